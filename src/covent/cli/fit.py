@@ -1,0 +1,29 @@
+"""`covent fit`: the law R = -a·exp(H) + b of a log, with honest intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from covent.cli.log_options import LogOptions, fit_table, outcome, say_warnings
+from covent.cli.output import Outcome, Output
+
+
+@dataclass(frozen=True)
+class Fit(LogOptions):
+    """Fit R = -a·exp(H) + b to logs of any engine: a, b, and the ceiling with its interval."""
+
+    def run(self, output: Output) -> Outcome:
+        """Read, fit, print; several logs are pooled too, where their entropies are one quantity."""
+        from covent.logs import fit_result, pooled_result
+
+        series = self.series("fit")
+        results = [fit_result(one) for one in series]
+        pooled = pooled_result(series) if len(series) > 1 else None
+        shown = results if pooled is None else [*results, pooled]
+        output.console.print(fit_table(shown))
+        for result in results:
+            output.say(f"\n{result.name}: {result.forms}" if pooled else f"\n{result.forms}")
+        output.say(f"\nentropy: {results[0].entropy_definition}\n{results[0].join}")
+        say_warnings(shown, output)
+        self.draw(series, results, output)
+        return outcome(results, pooled)

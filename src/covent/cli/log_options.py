@@ -1,0 +1,130 @@
+"""What the commands on logs have in common: which logs, what the user decides about them, and how results are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from covent.cli.output import Outcome, Output
+from covent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from covent.logs import FitResult, LogSeries
+
+NOT_KNOWN = "–"
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Options of every command that reads logs."""
+
+    logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="LOG ...")] = ()
+    """Logs of any engine (TRL, verl, wandb, TensorBoard, trackio, MLflow, prime-rl, CSV, Parquet), or covent run folders."""
+    metric: str | None = None
+    """Metric that is the accuracy R; with * several, which are averaged. If not given: the validation accuracy found."""
+    entropy: str | None = None
+    """Metric that is the entropy H. If not given: the one the engine is known to log."""
+    unit: Literal["fraction", "percent"] | None = None
+    """Unit of R. If not given: told from the values, and said."""
+    window: int | None = None
+    """Entropies, logged at or before an accuracy, whose mean it meets. If not given: since the last one, at most 4."""
+    temperature: float | None = None
+    """Temperature at which the entropy was taken, where the log does not say."""
+    step: str | None = None
+    """Metric that counts steps."""
+    by: str | None = None
+    """Column that tells several runs of one table apart."""
+    which: Annotated[str | None, tyro.conf.arg(name="run")] = None
+    """Name of the run that is wanted, where a log holds several."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw points and law into FILE: .html, or .png with the plots extra."""
+    json: bool = False
+    """Print one JSON line last; text goes to standard error."""
+
+    def series(self, command: str) -> list[LogSeries]:
+        """The points of every log.
+
+        Raises:
+            ConfigError: no log is given.
+            CoventError: a log cannot be read, or does not hold what is needed.
+        """
+        if not self.logs:
+            raise ConfigError(f"covent {command} needs at least one log: covent {command} trainer_state.json")
+        from covent.logs import Choice, all_series
+
+        choice = Choice(
+            metric=self.metric,
+            entropy=self.entropy,
+            unit=self.unit,
+            window=self.window,
+            temperature=self.temperature,
+            step=self.step,
+            by=self.by,
+            run=self.which,
+        )
+        return all_series(self.logs, choice)
+
+    def draw(self, series: Sequence[LogSeries], results: Sequence[FitResult], output: Output) -> None:
+        """The picture, if one is asked for."""
+        if self.plot is not None:
+            from covent.logs.figure import write_figure
+
+            write_figure(series, results, self.plot)
+            output.say(f"plot: {self.plot}")
+
+
+def fit_table(results: Sequence[FitResult]) -> Table:
+    """One column a log, one row a number."""
+    from rich.table import Table
+
+    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
+    rows: list[tuple[str, Callable[[FitResult], str]]] = [
+        ("accuracy R", lambda r: r.metric),
+        ("entropy H", lambda r: r.entropy_metric),
+        ("points", lambda r: str(r.n)),
+        ("a", lambda r: number(r.a)),
+        ("b", lambda r: number(r.b)),
+        ("ceiling b − a", lambda r: number(r.ceiling) + ("" if r.identified else " (not identified)")),
+        ("  95 % interval", lambda r: interval(r.ceiling_interval)),
+        ("R² (straight line)", lambda r: f"{number(r.r2)} ({number(r.line_r2)})"),
+        ("RMSE", lambda r: number(r.rmse)),
+        ("unit of R", lambda r: r.unit),
+    ]
+    for label, cell in rows:
+        table.add_row(label, *(cell(result) for result in results))
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a dash."""
+    return NOT_KNOWN if value is None else f"{value:.4g}"
+
+
+def interval(value: tuple[float, float] | None) -> str:
+    """`[low, high]`, or a dash."""
+    return NOT_KNOWN if value is None else f"[{value[0]:.4g}, {value[1]:.4g}]"
+
+
+def say_warnings(results: Sequence[FitResult], output: Output) -> None:
+    """Every warning once, with the logs it concerns where there are several."""
+    told: dict[str, list[str]] = {}
+    for result in results:
+        for warning in result.warnings:
+            told.setdefault(warning, []).append(result.name)
+    for warning, names in told.items():
+        where = f"{', '.join(dict.fromkeys(names))}: " if len(results) > 1 else ""
+        output.warn(f"{where}{warning}")
+
+
+def outcome(results: Sequence[FitResult], pooled: FitResult | None) -> Outcome:
+    """The JSON of a command: the result itself for one log, all and the pooled one for several."""
+    if pooled is None:
+        return Outcome(results[0].model_dump(mode="json"))
+    runs: list[dict[str, Any]] = [result.model_dump(mode="json") for result in results]
+    return Outcome({"runs": runs, "pooled": pooled.model_dump(mode="json")})

@@ -1,0 +1,107 @@
+"""`covent`: the parser, and what happens to errors. Each command is one file beside this one.
+
+Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from covent import __version__
+from covent.cli.compare import Compare
+from covent.cli.demo import Demo
+from covent.cli.doctor import Doctor
+from covent.cli.explain import Explain
+from covent.cli.fit import Fit
+from covent.cli.folders import run_folders
+from covent.cli.forecast import Forecast
+from covent.cli.measure import Measure
+from covent.cli.output import Output
+from covent.cli.report import Report
+from covent.cli.theory import Theory
+from covent.cli.train import Train
+from covent.errors import CoventError
+
+Command = Demo | Train | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Doctor
+"""Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
+
+_DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
+reinforcement learning (arXiv 2505.22617). Start with `covent demo`."""
+
+_FLAGS = ("--json", "--help", "-h", "--group-advantages")
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the words after `covent`; those of the process if None.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        print(f"covent {__version__}")
+        return 0
+    return _run(parse(words or ["--help"]))
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that the words after `covent` ask for.
+
+    Raises:
+        SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
+    """
+    command: Command = tyro.cli(
+        Command,
+        prog="covent",
+        description=_DESCRIPTION,
+        args=positionals_first(words),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return command
+
+
+def positionals_first(words: Sequence[str]) -> list[str]:
+    """Options after the other words, since tyro reads `covent train CONFIG --out DIR steps=200` in that order only.
+
+    Example:
+        >>> positionals_first(["train", "clock.yaml", "--out", "runs/a", "steps=200", "--json"])
+        ['train', 'clock.yaml', 'steps=200', '--out', 'runs/a', '--json']
+    """
+    positionals: list[str] = []
+    options: list[str] = []
+    takes_value = False
+    for word in words:
+        is_option = word.startswith("-")
+        (options if is_option or takes_value else positionals).append(word)
+        takes_value = is_option and word not in _FLAGS and "=" not in word
+    return positionals + options
+
+
+def _run(command: Command) -> int:
+    output = Output(as_json=command.json)
+    try:
+        with output.reserved():
+            outcome = command.run(output)
+        exit_code, facts = outcome.exit_code, outcome.facts
+    except CoventError as error:
+        output.complain(str(error))
+        exit_code, facts = error.exit_code, {"error": type(error).__name__, "message": str(error)}
+    except KeyboardInterrupt:
+        message = _interrupted(command)
+        output.say(message)
+        exit_code, facts = _INTERRUPTED, {"error": "KeyboardInterrupt", "message": message}
+    output.result(type(command).__name__.lower(), exit_code, facts)
+    return exit_code
+
+
+def _interrupted(command: Command) -> str:
+    folders = run_folders(command.folder) if isinstance(command, Demo | Train) else []
+    if not folders:
+        return "interrupted; no run had begun"
+    names = " ".join(map(str, folders))
+    return f"interrupted; what was done is in {names} and can be read: covent report {names}"

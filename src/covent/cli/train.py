@@ -1,0 +1,52 @@
+"""`covent train`: one run with the embedded trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from covent.cli.extras import require_extra
+from covent.cli.folders import next_free
+from covent.cli.output import Outcome, Output
+
+
+@dataclass
+class Train:
+    """Train one run from a YAML file, for example `covent train recipes/clock.yaml steps=200`."""
+
+    config: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CONFIG")]
+    """Settings, a YAML file."""
+    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="key=value ...")] = ()
+    """Settings that replace those of the file; a dot goes into a section."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder to make. If not given: runs/NAME-OF-CONFIG, or the next free runs/NAME-OF-CONFIG-2, …"""
+    json: bool = False
+    """Print one JSON line last; text goes to standard error."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run folder: as asked, or the next free one."""
+        return self.out or next_free(Path("runs") / self.config.stem)
+
+    def run(self, output: Output) -> Outcome:
+        """Train, then print the run in a few lines."""
+        require_extra("train", "covent train")
+        from covent.cli.summary import summary_table
+        from covent.report.summary import summarise
+        from covent.store.reader import read_run
+        from covent.train.config import config_warnings, load_config
+        from covent.train.run import train
+
+        config = load_config(self.config, list(self.settings))
+        for warning in config_warnings(config):
+            output.warn(warning)
+        with output.progress() as progress:
+            train(config, self.folder, progress=progress)
+        summary = summarise(read_run(self.folder))
+        output.console.print(summary_table([summary]))
+        output.say(f"\nrun folder: {self.folder}\nits report: covent report {self.folder}")
+        return Outcome({"run": str(self.folder), "summary": summary.model_dump(mode="json")})

@@ -1,0 +1,64 @@
+"""The errors a user can meet. One root; each error also is the standard type it refines.
+
+A message says what is wrong, the value that was found, what is allowed, and what to do. To add an error: subclass
+`CoventError` and the closest standard type, set `exit_code` if the command line should not end with 2, and say in the
+docstring when it is raised.
+"""
+
+from difflib import get_close_matches
+
+
+class CoventError(Exception):
+    """Root of every error that covent raises on purpose."""
+
+    exit_code = 2
+
+
+class ConfigError(CoventError, ValueError):
+    """A setting is unknown, has the wrong type, or lies outside its range."""
+
+
+class MissingPathError(CoventError, FileNotFoundError):
+    """A file or folder that a command needs is not there, or is not what it should be."""
+
+
+class RunExistsError(CoventError, FileExistsError):
+    """A run would overwrite the folder of another."""
+
+
+class StoreError(CoventError, ValueError):
+    """A run folder exists but cannot be read: a broken row, an unknown schema version, a missing header."""
+
+
+class FitError(CoventError, ValueError):
+    """The law cannot be fitted to what was given."""
+
+
+class ShapeError(CoventError, ValueError):
+    """Tensors or arrays whose shapes do not belong together."""
+
+
+class EmptyMaskError(CoventError, ValueError):
+    """A mean was asked for over no element at all."""
+
+
+class NonFiniteError(CoventError, ArithmeticError):
+    """A loss, gradient or log-probability is NaN or infinite; the message names the first such tensor."""
+
+    exit_code = 1
+
+
+class SamplingError(CoventError, RuntimeError):
+    """Sampling cannot go on, for example because no group with mixed rewards was found."""
+
+    exit_code = 1
+
+
+class MissingExtraError(CoventError, ImportError):
+    """An optional library is needed; the message names the extra that brings it."""
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """The sentence that follows an unknown word: the closest known one, or all of them if none is close."""
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."

@@ -1,0 +1,122 @@
+"""Logs as printed: verl's console lines, the dictionaries of transformers and TRL, ROLL's tagged JSON.
+
+Nothing of a line is run as code: dictionaries are parsed as literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from covent.logs.json_rows import run_of_rows, runs_of_objects
+from covent.logs.rows import LoggedRun, LogError, LogRow, numbers
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_VERL = re.compile(r"(?:^|\s)step:(\d+) - (\S+:.*)$")
+_NUMPY = re.compile(r"np\.\w+\((.*)\)")
+_DICTIONARY = re.compile(r"\{'[^{}]*\}")
+_BARE = re.compile(r"(?<=[:\s])(?:-?inf|nan)(?=[,}])")
+_TAGGED = re.compile(r"metrics_tag: (\{.*\})\s*$")
+
+_FORMS = "verl (`step:3 - actor/entropy:0.4 - …`), transformers and TRL (`{'loss': …, 'entropy': …}`), ROLL (`metrics_tag: {…}`)"
+
+
+def read_console(path: Path, *, step: str | None = None) -> list[LoggedRun]:
+    """The run that a console log tells of; lines of other kinds are left out.
+
+    A last line without newline may have lost digits when the run died: it is dropped and noted.
+
+    Raises:
+        LogError: no line of a known form.
+    """
+    lines, notes = _lines(path)
+    for reader in (_verl, _tagged, _dictionaries):
+        run = reader(path, lines, step, notes)
+        if run is not None:
+            return [run]
+    raise LogError(
+        f"{path} is text without any line of metrics that covent knows: {_FORMS}. Give the tracker's file instead:"
+        " JSON Lines, CSV, trainer_state.json, TensorBoard events."
+    )
+
+
+def _lines(path: Path) -> tuple[list[tuple[int, str]], list[str]]:
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    whole = text.split("\n")
+    notes = []
+    if whole.pop():
+        notes.append(f"{path.name}:{len(whole) + 1} was cut off while it was written; this last line was dropped.")
+    # A progress bar returns the carriage, so one line of the file can hold several of the screen.
+    parts = ((number, part) for number, line in enumerate(whole, start=1) for part in line.split("\r"))
+    return [(number, _ANSI.sub("", part)) for number, part in parts if part], notes
+
+
+Reader = Callable[[Path, list[tuple[int, str]], str | None, list[str]], LoggedRun | None]
+
+
+def _verl(path: Path, lines: list[tuple[int, str]], step: str | None, notes: list[str]) -> LoggedRun | None:
+    rows: list[tuple[int, dict[str, float | None]]] = []
+    for number, line in lines:
+        match = _VERL.search(line)
+        if match is None:
+            continue
+        pairs = (item.rpartition(":") for item in match[2].split(" - "))
+        values: dict[str, object] = {"step": int(match[1])}
+        rows.append((number, numbers(values | {name.strip(): _value(text) for name, _, text in pairs if name})))
+    return run_of_rows(path, path.stem, "verl console", rows, step or "step", notes) if rows else None
+
+
+def _value(text: str) -> object:
+    """A printed number: `0.31`, `1e-06`, `nan`, or numpy's `np.float64(0.31)`; other text stays text."""
+    text = text.strip()
+    match = _NUMPY.match(text)
+    try:
+        return float(match[1] if match else text)
+    except ValueError:
+        return text
+
+
+def _tagged(path: Path, lines: list[tuple[int, str]], step: str | None, notes: list[str]) -> LoggedRun | None:
+    objects: list[tuple[int, Mapping[str, object]]] = []
+    for number, line in lines:
+        match = _TAGGED.search(line)
+        if match is None:
+            continue
+        try:
+            objects.append((number, json.loads(match[1])))
+        except ValueError as error:
+            raise LogError(f"{path}:{number}: what follows `metrics_tag:` is not JSON: {error}.") from error
+    return runs_of_objects(path, "ROLL console", objects, step=step, notes=notes)[0] if objects else None
+
+
+def _dictionaries(path: Path, lines: list[tuple[int, str]], step: str | None, notes: list[str]) -> LoggedRun | None:
+    """transformers prints no step: training rows are counted, and an evaluation belongs to the last of them."""
+    rows: list[LogRow] = []
+    done = 0
+    for number, line in lines:
+        for text in _DICTIONARY.findall(line):
+            values = _literal(text)
+            if values is None or not {"loss", "eval_loss", "entropy", "epoch"} & set(values):
+                continue
+            metrics = numbers(
+                {name: _value(value) if isinstance(value, str) else value for name, value in values.items()}
+            )
+            if "train_runtime" in metrics:
+                continue
+            done += not any(name.startswith("eval_") for name in metrics)
+            rows.append(LogRow(number, done, metrics))
+    if not rows:
+        return None
+    said = "The console prints no steps: rows of training are counted 1, 2, 3, …; a step of the log may be several of training."
+    return LoggedRun(path, path.stem, "TRL console", rows, [*notes, said])
+
+
+def _literal(text: str) -> dict[str, object] | None:
+    try:
+        found = ast.literal_eval(_BARE.sub("None", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and all(isinstance(name, str) for name in found) else None

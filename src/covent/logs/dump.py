@@ -1,0 +1,319 @@
+"""Token dumps: what prime-rl, slime and ROLL write of the tokens of a step, or JSON Lines of one's own.
+
+A line is one response with a list in each column, or one token. Nothing here depends on torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covent.errors import MissingPathError
+from covent.logs.rows import LogError
+
+NAMES = {
+    "logprob": (
+        "trainer_logprobs",
+        "log_probs",
+        "logprobs",
+        "logprob",
+        "log_prob",
+        "token_logprobs",
+        # Alone, the log-probability of the policy that sampled is the one there is.
+        "old_log_probs",
+        "old_logprobs",
+        "old_logprob",
+        "rollout_log_probs",
+    ),
+    "old_logprob": ("inference_logprobs", "rollout_log_probs", "old_log_probs", "old_logprobs", "old_logprob"),
+    "advantage": ("advantages", "advantage"),
+    "mask": ("loss_mask", "loss_masks", "new_response_mask", "response_mask", "mask"),
+    "entropy": ("entropy", "entropies", "old_log_probs2_entropy"),
+    "reward": ("reward", "rewards", "raw_reward", "score"),
+    "group": ("group", "group_id", "prompt_id", "problem_id", "prompt"),
+    "token": ("response_tokens", "token_ids", "tokens", "token"),
+    "step": ("export_step", "step", "rollout_id"),
+    "sequence": ("sequence", "sequence_id", "response_id", "sample_id", "sample_index"),
+}
+"""Column → the names it goes by, the first of equals wins: prime-rl, slime, ROLL, covent, and plain words."""
+
+STD_FLOOR = 1e-6
+"""verl and TRL add it to the standard deviation of a group's rewards."""
+
+_PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle"}
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """The tokens of one step that carry gradient, one entry each; sequences are numbered in the order of the dump."""
+
+    step: int | None
+    logprob: NDArray[np.float64]
+    """log π of the sampled token under the measured policy, nats."""
+    advantage: NDArray[np.float64]
+    old_logprob: NDArray[np.float64] | None
+    """Under the policy that sampled; None where the dump has one log-probability."""
+    entropy: NDArray[np.float64] | None
+    """Exact entropy at the position, nats."""
+    sequence: NDArray[np.int64]
+    position: NDArray[np.int64]
+    group: NDArray[np.int64]
+    """Number of the prompt; the sequence itself where the dump does not say."""
+    tokens: list[str] | None
+    """Text or id of each token."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_sequences(self) -> int:
+        return int(np.unique(self.sequence).size)
+
+    def __len__(self) -> int:
+        return self.logprob.size
+
+
+@dataclass
+class _Response:
+    """One line of a dump, before tokens without gradient are left out."""
+
+    where: str
+    step: int | None
+    group: str
+    reward: float | None
+    logprob: list[float | None]
+    advantage: list[float | None] | None
+    mask: list[bool]
+    old_logprob: list[float | None] | None
+    entropy: list[float | None] | None
+    tokens: list[str] | None
+
+
+def read_dump(path: Path | str, *, group_advantages: bool = False) -> list[TokenBatch]:
+    """The tokens of a dump, one batch for each step in it.
+
+    Args:
+        path: a JSON Lines file; or a folder of them, such as prime-rl's `token_exports` with `step_N/rank_N.jsonl`.
+        group_advantages: where the dump has no advantages, take A = (r - mean) / (std + 1e-6) over the responses to the
+            same prompt. ROLL's dump needs it.
+
+    Raises:
+        MissingPathError: no such file, or no dump in the folder.
+        LogError: a line is damaged, a column is missing, lists differ in length, or a number that counts is not finite.
+    """
+    path = Path(path)
+    responses = [response for file in _files(path) for response in _responses(file)]
+    if not responses:
+        raise LogError(f"{path} holds no response. Give a dump with one response, or one token, a line.")
+    steps: dict[int | None, list[_Response]] = {}
+    for response in responses:
+        steps.setdefault(response.step, []).append(response)
+    ordered = sorted(steps.items(), key=lambda item: -1 if item[0] is None else item[0])
+    return [_batch(path, step, found, group_advantages) for step, found in ordered]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.suffix in _PICKLE_SUFFIXES:
+        raise LogError(
+            f"{path} is a pickle, which covent never opens, since opening one runs its code. In the environment that wrote"
+            " it (slime: --save-debug-train-data), turn its samples into JSON Lines: for s in torch.load(file)['samples']:"
+            " print(json.dumps({k: v.tolist() if hasattr(v, 'tolist') else v for k, v in s.items()}))"
+        )
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise MissingPathError(f"{path} does not exist. Give a token dump: a JSON Lines file, or a folder of them.")
+    files = sorted(path.rglob("*.jsonl"), key=lambda file: (file.parent.as_posix(), file.name))
+    if not files:
+        raise MissingPathError(f"{path} holds no .jsonl file. Give the folder that the engine wrote token dumps to.")
+    return files
+
+
+def _responses(path: Path) -> Iterator[_Response]:
+    waiting: list[tuple[str, Mapping[str, object]]] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise LogError(f"{where} is not JSON: {error}. Each line must be one JSON object.") from error
+        if not isinstance(row, Mapping):
+            raise LogError(f"{where} is a JSON {type(row).__name__}; each line must be one JSON object.")
+        if isinstance(_column(row, "logprob"), list):
+            yield _response(where, row)
+            continue
+        # One token a line: those of one sequence stand together.
+        if waiting and _column(row, "sequence") != _column(waiting[-1][1], "sequence"):
+            yield _response(waiting[0][0], _gathered(waiting))
+            waiting = []
+        waiting.append((where, row))
+    if waiting:
+        yield _response(waiting[0][0], _gathered(waiting))
+
+
+def _column(row: Mapping[str, object], column: str) -> object:
+    name = _name(row, column)
+    return None if name is None else row[name]
+
+
+def _name(row: Mapping[str, object], column: str) -> str | None:
+    return next((name for name in NAMES[column] if row.get(name) is not None), None)
+
+
+def _gathered(rows: Sequence[tuple[str, Mapping[str, object]]]) -> dict[str, object]:
+    """Lines of one token each as one line of one response."""
+    first = rows[0][1]
+    columns = ("logprob", "old_logprob", "advantage", "mask", "entropy", "token")
+    whole: dict[str, object] = {
+        name: first[name] for column in ("step", "group", "reward") for name in NAMES[column] if name in first
+    }
+    for column in columns:
+        if any(_column(row, column) is not None for _, row in rows):
+            whole[NAMES[column][0]] = [_column(row, column) for _, row in rows]
+    return whole
+
+
+def _response(where: str, row: Mapping[str, object]) -> _Response:
+    logprob = _floats(where, row, "logprob")
+    if logprob is None:
+        raise LogError(
+            f"{where} has no log-probabilities: {', '.join(NAMES['logprob'])} are known. It has {', '.join(list(row)[:10])}."
+        )
+    length = len(logprob)
+    mask_column = _column(row, "mask")
+    mask = [bool(value) for value in mask_column] if isinstance(mask_column, list) else [True] * length
+    old = None if _name(row, "old_logprob") == _name(row, "logprob") else _floats(where, row, "old_logprob")
+    columns = {
+        "old_logprob": old,
+        "advantage": _advantages(where, row, length),
+        "entropy": _floats(where, row, "entropy"),
+    }
+    for name, values in {**columns, "mask": mask}.items():
+        if values is not None and len(values) != length:
+            raise LogError(
+                f"{where}: {name} has {len(values)} entries and the log-probabilities {length}; they must be aligned."
+            )
+    tokens = _column(row, "token")
+    step, reward = _column(row, "step"), _column(row, "reward")
+    return _Response(
+        where=where,
+        step=int(step) if isinstance(step, int | float) else None,
+        group=json.dumps(_column(row, "group"), sort_keys=True),
+        reward=float(reward) if isinstance(reward, int | float) else None,
+        logprob=logprob,
+        mask=mask,
+        # slime's tokens begin with the prompt.
+        tokens=[str(token) for token in tokens][-length:]
+        if isinstance(tokens, list) and len(tokens) >= length
+        else None,
+        **columns,
+    )
+
+
+def _floats(where: str, row: Mapping[str, object], column: str) -> list[float | None] | None:
+    values = _column(row, column)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise LogError(f"{where}: {column} is {type(values).__name__}; a list with one number a token is needed.")
+    wrong = next((v for v in values if v is not None and (isinstance(v, bool) or not isinstance(v, int | float))), None)
+    if wrong is not None:
+        raise LogError(f"{where}: {column} holds {wrong!r}, which is no number.")
+    return [None if value is None else float(value) for value in values]
+
+
+def _advantages(where: str, row: Mapping[str, object], length: int) -> list[float | None] | None:
+    value = _column(row, "advantage")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [float(value)] * length
+    return _floats(where, row, "advantage")
+
+
+def _batch(path: Path, step: int | None, responses: list[_Response], group_advantages: bool) -> TokenBatch:
+    label = str(path) if step is None else f"{path} (step {step})"
+    notes = []
+    lacking = next((response for response in responses if response.advantage is None), None)
+    if lacking is not None:
+        if not group_advantages:
+            raise LogError(
+                f"{lacking.where} has no advantages. If they are GRPO's, covent can take them from the rewards of the"
+                " responses to one prompt: --group-advantages."
+            )
+        _standardise(responses)
+        notes.append("Advantages were taken from rewards: (r - mean) / (std + 1e-6) over the responses to one prompt.")
+    has_old = all(response.old_logprob is not None for response in responses)
+    has_entropy = all(response.entropy is not None for response in responses)
+    has_tokens = all(response.tokens is not None for response in responses)
+    if not has_entropy:
+        notes.append("The dump has no entropy.")
+    groups = {name: number for number, name in enumerate(dict.fromkeys(response.group for response in responses))}
+    known_groups = len(groups) > 1
+    kept = [[index for index, counts in enumerate(response.mask) if counts] for response in responses]
+    if not any(kept):
+        raise LogError(f"{label}: no token carries gradient: the mask is empty everywhere.")
+    return TokenBatch(
+        step=step,
+        logprob=_picked(responses, kept, "logprob"),
+        advantage=_picked(responses, kept, "advantage"),
+        old_logprob=_picked(responses, kept, "old_logprob") if has_old else None,
+        entropy=_picked(responses, kept, "entropy") if has_entropy else None,
+        sequence=np.array([n for n, rows in enumerate(kept) for _ in rows], dtype=np.int64),
+        position=np.array([index for rows in kept for index in rows], dtype=np.int64),
+        group=np.array(
+            [
+                groups[r.group] if known_groups else n
+                for n, (r, rows) in enumerate(zip(responses, kept, strict=True))
+                for _ in rows
+            ],
+            dtype=np.int64,
+        ),
+        tokens=[(r.tokens or [])[i] for r, rows in zip(responses, kept, strict=True) for i in rows]
+        if has_tokens
+        else None,
+        notes=notes,
+    )
+
+
+def _picked(responses: list[_Response], kept: list[list[int]], column: str) -> NDArray[np.float64]:
+    """A column over the tokens that count.
+
+    Raises:
+        LogError: one of them is missing or not finite.
+    """
+    values = []
+    for response, rows in zip(responses, kept, strict=True):
+        entries: list[float | None] = getattr(response, column)
+        for index in rows:
+            value = entries[index]
+            if value is None or not math.isfinite(value):
+                raise LogError(
+                    f"{response.where}: {column}[{index}] is {value}, though the mask says that the token counts."
+                )
+            values.append(value)
+    return np.array(values, dtype=np.float64)
+
+
+def _standardise(responses: list[_Response]) -> None:
+    groups: dict[str, list[_Response]] = {}
+    for response in responses:
+        groups.setdefault(response.group, []).append(response)
+    for members in groups.values():
+        rewards = []
+        for response in members:
+            if response.reward is None:
+                raise LogError(f"{response.where} has neither advantages nor a reward; one of the two is needed.")
+            rewards.append(response.reward)
+        if len(members) < 2:
+            raise LogError(
+                f"{members[0].where} is the only response to its prompt, so its advantage cannot be taken from a group."
+            )
+        centred = np.array(rewards) - np.mean(rewards)
+        scale = float(np.std(rewards, ddof=1)) + STD_FLOOR
+        for response, value in zip(members, centred / scale, strict=True):
+            response.advantage = [float(value)] * len(response.logprob)

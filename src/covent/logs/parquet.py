@@ -1,0 +1,31 @@
+"""Logs in Parquet tables, which need the `parquet` extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from covent.logs.extras import missing_extra
+from covent.logs.json_rows import runs_of_objects
+from covent.logs.rows import LoggedRun, LogError
+
+MAGIC = b"PAR1"
+"""The first bytes of every Parquet file."""
+
+
+def read_parquet(path: Path, *, step: str | None = None, by: str | None = None) -> list[LoggedRun]:
+    """Runs in a Parquet table with one row a step; arguments as for `read_csv`.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        LogError: the file is damaged, or has no row.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import read_table
+    except ModuleNotFoundError as error:
+        raise missing_extra("pyarrow", "parquet", path) from error
+    try:
+        rows = read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise LogError(f"{path} is no readable Parquet table: {error}. Write it again.") from error
+    return runs_of_objects(path, "Parquet", list(enumerate(rows, start=1)), step=step, by=by)

@@ -1,0 +1,133 @@
+"""What every reader of logs produces: the rows of one run, each with its step and its place in the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from covent.errors import CoventError
+
+STEP_NAMES = (
+    "train/global_step",
+    "training/global_step",
+    "trainer/global_step",
+    "global_step",
+    "step",
+    "Step",
+    "steps",
+    "_step",
+    "iteration",
+)
+"""Columns that count steps, the first of equals wins: wandb's `_step` counts log calls and comes late on purpose."""
+
+
+class LogError(CoventError, ValueError):
+    """A log cannot be read, or does not hold what the law needs; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """What was logged at once."""
+
+    line: int
+    """Place in the file, from 1: a line of text, a record, or a row of a table."""
+    step: int | None
+    """None: the row does not say."""
+    values: Mapping[str, float | None]
+    """Metric → value; None where the log holds NaN, an infinity, null or an empty cell."""
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """One run as some engine logged it, before anything is chosen or joined."""
+
+    source: Path
+    """The file or folder it came from."""
+    name: str
+    """For legends: the run's name where the log has one, otherwise the file's."""
+    format: str
+    """What the file is, for example `TRL trainer state`."""
+    rows: list[LogRow]
+    notes: list[str] = field(default_factory=list)
+    """What the reader had to decide, in sentences."""
+    places: Mapping[int, str] = field(default_factory=dict)
+    """Line → file, where a run was put together from several files."""
+
+    def names(self) -> list[str]:
+        """Every metric that was logged, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.values))
+
+    def place(self, line: int) -> str:
+        """`file:line`, as messages name it."""
+        return self.places.get(line, f"{self.source}:{line}")
+
+
+def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
+    """The entries of a logged row that are numbers; what is not finite becomes None, text and nesting are left out.
+
+    Example:
+        >>> numbers({"entropy": 0.5, "loss": float("nan"), "note": "warm-up", "done": True, "kl": None})
+        {'entropy': 0.5, 'loss': None, 'kl': None}
+    """
+    found: dict[str, float | None] = {}
+    for name, value in values.items():
+        if value is None:
+            found[name] = None
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value) if math.isfinite(value) else None
+        elif isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
+            # wandb and trackio write these words, since JSON has no such numbers.
+            found[name] = None
+    return found
+
+
+def step_name(rows: Iterable[Mapping[str, float | None]], wanted: str | None = None) -> str | None:
+    """The column that counts steps: the asked one, or the known one that most rows have; None if there is none.
+
+    Args:
+        rows: the numbers of each row.
+        wanted: a column the user names.
+    """
+    if wanted is not None:
+        return wanted
+    counts = dict.fromkeys(STEP_NAMES, 0)
+    for row in rows:
+        for name in STEP_NAMES:
+            if row.get(name) is not None:
+                counts[name] += 1
+    best = max(counts, key=counts.__getitem__)
+    return best if counts[best] else None
+
+
+def stepped(
+    rows: Iterable[tuple[int, Mapping[str, float | None]]], name: str | None, source: Path | str
+) -> Iterator[LogRow]:
+    """Rows with their step taken out of the column `name`.
+
+    Args:
+        rows: (line, numbers) of each row.
+        name: the column that counts steps; None gives every row the step None.
+        source: the file, for messages.
+
+    Raises:
+        LogError: a step is negative or no whole number.
+    """
+    for line, values in rows:
+        value = values.get(name) if name is not None else None
+        if value is not None and (value != int(value) or value < 0):
+            raise LogError(
+                f"{source}:{line}: {name} is {value:g}; a step is a whole number from 0 on. Name the column that counts"
+                " steps with --step."
+            )
+        step = None if value is None else int(value)
+        yield LogRow(line, step, {key: number for key, number in values.items() if key != name})
+
+
+def in_order(rows: list[LogRow]) -> list[LogRow]:
+    """Rows of a log without steps, numbered 1, 2, 3, … in the order of the file."""
+    return [LogRow(row.line, number, row.values) for number, row in enumerate(rows, start=1)]
+
+
+NO_STEPS = "There is no column of steps: rows are taken in the order of the file, as steps 1, 2, 3, …"

@@ -1,0 +1,328 @@
+"""From the rows of a log to the points (entropy, accuracy) of the law, with every decision said.
+
+What is done, in this order: the metrics are chosen; rows without a finite number are left out and counted; after a restart
+the last run of a step counts; zeros that a fused path wrote are left out, negative entropies refused; the unit of
+accuracy is told from its range or declared; each accuracy meets the mean of the entropies logged at or just before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covent.law import Unit
+from covent.logs.definitions import EntropyDefinition
+from covent.logs.metrics import Kind, accuracy_metrics, also_known, entropy_metric
+from covent.logs.rows import LoggedRun, LogError
+
+DEFAULT_WINDOW = 4
+"""Most entropies that an accuracy meets if nothing is asked: the paper validates every 4 rollout steps. A longer mean would
+lag behind the policy that was evaluated."""
+
+LARGEST_FRACTION = 1.0
+FULL_PERCENT = 100.0
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """One logged number."""
+
+    step: int
+    value: float
+    order: int
+    """Place in the log, from 0: tells a repeated step's earlier row from its later one."""
+    line: int
+
+
+@dataclass(frozen=True, eq=False)
+class LogSeries:
+    """What the law needs of one run. The arrays of points have one length, which may be 0."""
+
+    name: str
+    source: Path
+    format: str
+    kind: Kind
+    accuracy_metric: str
+    entropy_metric: str
+    definition: EntropyDefinition
+    unit: Unit
+    step: NDArray[np.int64]
+    """Step of each accuracy."""
+    entropy: NDArray[np.float64]
+    """Mean of the entropies that the accuracy meets, nats."""
+    accuracy: NDArray[np.float64]
+    """In `unit`."""
+    join: str
+    """How the two met, in a sentence."""
+    window_steps: float
+    """Steps over which the entropy of a point is averaged."""
+    entropy_steps: NDArray[np.int64]
+    """Every step at which an entropy was logged."""
+    entropies: NDArray[np.float64]
+    others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    """Steps and values of the metrics of `ALSO_KNOWN` that were logged."""
+    warnings: list[str]
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user may decide about a log; None leaves it to what the log says."""
+
+    metric: str | None = None
+    """Name or pattern of R."""
+    entropy: str | None = None
+    """Name of H."""
+    unit: Unit | None = None
+    window: int | None = None
+    """Entropies that an accuracy meets."""
+    temperature: float | None = None
+    """Declared temperature of the entropy, where the log does not give it."""
+    step: str | None = None
+    by: str | None = None
+    run: str | None = None
+
+
+def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
+    """The points of the law that a log holds.
+
+    Raises:
+        LogError: a metric is missing or ambiguous; an entropy is negative, or all are 0; accuracies lie outside 0 to 100,
+            or mix fractions with percent; or no accuracy meets an entropy.
+    """
+    choice = choice or Choice()
+    if choice.window is not None and choice.window < 1:
+        raise LogError(f"--window is {choice.window}; give the number of entropies that an accuracy meets, at least 1.")
+    warnings = list(run.notes)
+    name, metric, note = entropy_metric(run, choice.entropy)
+    accuracy = accuracy_metrics(run, choice.metric)
+    warnings += [sentence for sentence in (note, accuracy.note) if sentence]
+    definition = metric.definition
+    if definition.temperature is None and choice.temperature is not None:
+        definition = definition.model_copy(update={"temperature": choice.temperature})
+    if definition.unknown:
+        warnings.append(
+            f"Entropy '{name}' is {definition.text}: not comparable beyond this engine's logs. {metric.caution}"
+        )
+    entropies, said = _entropies(run, name)
+    restarts = _restarts(entropies)
+    entropies, dropped = _after_restarts(entropies, restarts)
+    warnings += said + _restart_note(restarts, dropped)
+    values = _accuracies(run, accuracy.names, restarts, warnings)
+    unit = _unit(run, accuracy.label, values, choice.unit, warnings)
+    step, entropy, used = _joined(entropies, values, choice.window, warnings)
+    if not step:
+        raise LogError(
+            f"{run.source}: no accuracy '{accuracy.label}' meets an entropy '{name}': accuracies are at steps"
+            f" {_listed([point.step for point in values])}, entropies at {_listed([point.step for point in entropies])}."
+            " Are the two logged with different counters? Name the right one with --step."
+        )
+    by_step = {point.step: point.value for point in values}
+    return LogSeries(
+        name=run.name,
+        source=run.source,
+        format=run.format,
+        kind=accuracy.kind,
+        accuracy_metric=accuracy.label,
+        entropy_metric=name,
+        definition=definition,
+        unit=unit,
+        step=np.array(step, dtype=np.int64),
+        entropy=np.array(entropy, dtype=np.float64),
+        accuracy=np.array([by_step[s] for s in step], dtype=np.float64),
+        join=_join_sentence(used, choice.window),
+        window_steps=max(used) * _spacing(entropies),
+        entropy_steps=np.array([point.step for point in entropies], dtype=np.int64),
+        entropies=np.array([point.value for point in entropies], dtype=np.float64),
+        others={key: _other(run, known) for key, known in also_known(run).items()},
+        warnings=warnings,
+    )
+
+
+def _points(run: LoggedRun, name: str) -> tuple[list[Point], list[int]]:
+    """The finite values of a metric in the order of the log, and the lines where it is present but no number."""
+    points, missing = [], []
+    for order, row in enumerate(run.rows):
+        if name not in row.values:
+            continue
+        value = row.values[name]
+        assert row.step is not None
+        if value is None:
+            missing.append(row.line)
+        else:
+            points.append(Point(row.step, value, order, row.line))
+    return points, missing
+
+
+def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
+    """The entropies that can be one, and what was left out."""
+    points, missing = _points(run, name)
+    # An empty cell of a table is no fault; a log that writes NaN tells of one.
+    said = []
+    if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
+        said.append(
+            f"{len(missing)} rows with '{name}' that is no finite number were left out (lines {_listed(missing)})."
+        )
+    negative = next((point for point in points if point.value < 0), None)
+    if negative is not None:
+        raise LogError(
+            f"{run.place(negative.line)}: '{name}' is {negative.value:g}; an entropy in nats is at least 0. A loss is"
+            " sometimes logged with the opposite sign, and padding has made means negative: name another metric with"
+            " --entropy, or repair the log."
+        )
+    zeros = [point for point in points if point.value == 0]
+    if points and len(zeros) == len(points):
+        raise LogError(
+            f"{run.source}: every '{name}' is exactly 0. Fused loss paths write 0 where they do not take the entropy"
+            " (axolotl's, or ROLL's without old log-probabilities): switch the entropy on in the trainer, or name another"
+            " metric with --entropy."
+        )
+    if zeros:
+        said.append(
+            f"{len(zeros)} entropies that are exactly 0 were left out (lines {_listed([z.line for z in zeros])}): a fused"
+            " path writes 0 where it does not take the entropy, and a mean over tokens is never exactly 0."
+        )
+    return [point for point in points if point.value != 0], said
+
+
+def _restarts(points: list[Point]) -> list[tuple[int, int]]:
+    """(place in the log, step) of each row whose step is not after the one before it: there a run went on from earlier."""
+    return [(now.order, now.step) for before, now in zip(points, points[1:], strict=False) if now.step <= before.step]
+
+
+def _after_restarts(points: list[Point], restarts: list[tuple[int, int]]) -> tuple[list[Point], int]:
+    """The points without those that a restart did again or abandoned, the last of a step, in order of steps."""
+    kept = [p for p in points if not any(p.order < order and p.step >= step for order, step in restarts)]
+    last = {point.step: point for point in kept}
+    return [last[step] for step in sorted(last)], len(points) - len(last)
+
+
+def _restart_note(restarts: list[tuple[int, int]], dropped: int) -> list[str]:
+    if not restarts:
+        return []
+    steps = _listed([step for _, step in restarts])
+    return [
+        f"The log goes back {len(restarts)} times, to step {steps}: taken as restarts; {dropped} rows from before them that"
+        " were done again or abandoned were left out, the last of a step was kept."
+    ]
+
+
+def _accuracies(
+    run: LoggedRun, names: tuple[str, ...], restarts: list[tuple[int, int]], warnings: list[str]
+) -> list[Point]:
+    """R at each step at which all of its metrics were logged."""
+    columns = []
+    for name in names:
+        points, missing = _points(run, name)
+        if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
+            warnings.append(f"{len(missing)} rows with '{name}' that is no finite number were left out.")
+        own = _restarts(points)
+        kept, dropped = _after_restarts(points, restarts + own)
+        if dropped and not restarts:
+            warnings += _restart_note(own, dropped)
+        columns.append({point.step: point for point in kept})
+    shared = sorted(set.intersection(*(set(column) for column in columns)))
+    lost = len(set.union(*(set(column) for column in columns))) - len(shared)
+    if lost:
+        warnings.append(f"{lost} steps at which not all of the {len(names)} metrics were logged were left out.")
+    means = ((step, [column[step] for column in columns]) for step in shared)
+    return [
+        Point(step, float(np.mean([p.value for p in points])), points[-1].order, points[-1].line)
+        for step, points in means
+    ]
+
+
+def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None, warnings: list[str]) -> Unit:
+    low, high = min(values, key=lambda p: p.value), max(values, key=lambda p: p.value)
+    full = LARGEST_FRACTION if declared == "fraction" else FULL_PERCENT
+    outside = low if low.value < 0 else high if high.value > full else None
+    if outside is not None:
+        raise LogError(
+            f"{run.place(outside.line)}: '{label}' is {outside.value:g}; an accuracy lies between 0 and {full:g}. A reward"
+            " with bonus or penalty terms is no accuracy: name the accuracy with --metric."
+        )
+    if declared is not None:
+        return declared
+    if high.value <= LARGEST_FRACTION:
+        return "fraction"
+    inside = [point for point in values if 0 < point.value < LARGEST_FRACTION]
+    if inside:
+        raise LogError(
+            f"{run.source}: '{label}' mixes units: {inside[0].value:g} at step {inside[0].step} reads as a fraction,"
+            f" {high.value:g} at step {high.step} as percent. Repair the log, or say --unit percent if all are percent."
+        )
+    warnings.append(f"Accuracies reach {high.value:g}, so '{label}' is taken as percent; --unit says otherwise.")
+    return "percent"
+
+
+def _joined(
+    entropies: list[Point], values: list[Point], window: int | None, warnings: list[str]
+) -> tuple[list[int], list[float], set[int]]:
+    """Each accuracy with the mean of the entropies that were logged at its step or just before it; last, how many.
+
+    Nothing that was logged later enters, so that a point is known at its own step and a forecast cannot look ahead.
+    """
+    steps = np.array([point.step for point in entropies])
+    values_h = np.array([point.value for point in entropies])
+    ends = np.searchsorted(steps, [point.step for point in values], side="right")
+    width = window or DEFAULT_WINDOW
+    joined_steps, means, used, early, before = [], [], set(), [], 0
+    for point, end in zip(values, ends.tolist(), strict=True):
+        # An evaluation does not reach back over the one before it unless a window was asked for.
+        start = max(0, end - width) if window else max(0, end - width, min(before, end - 1))
+        if end == 0:
+            early.append(point.step)
+            continue
+        joined_steps.append(point.step)
+        means.append(float(np.mean(values_h[start:end])))
+        used.add(end - start)
+        before = end
+    if early:
+        warnings.append(
+            f"{len(early)} accuracies from before the first entropy were left out (steps {_listed(early)}): that of the"
+            " start model is no point of the law."
+        )
+    return joined_steps, means, used
+
+
+def _spacing(entropies: list[Point]) -> float:
+    """Typical number of steps from one logged entropy to the next."""
+    steps = [point.step for point in entropies]
+    return float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
+
+
+def _join_sentence(used: set[int], window: int | None) -> str:
+    if used == {1}:
+        return "Each accuracy meets the entropy logged at its step, or the last one before it."
+    counts = f"{min(used)} to {max(used)}" if len(used) > 1 else f"{next(iter(used), 0)}"
+    limit = "as asked" if window else f"those since the accuracy before it, at most {DEFAULT_WINDOW}"
+    return f"Each accuracy meets the mean of the last {counts} entropies logged at or before its step ({limit})."
+
+
+def _other(run: LoggedRun, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    points, _ = _points(run, name)
+    kept, _ = _after_restarts(points, _restarts(points))
+    return np.array([p.step for p in kept], dtype=np.int64), np.array([p.value for p in kept], dtype=np.float64)
+
+
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LISTED]))
+    return f"{shown}, …" if len(numbers) > _LISTED else shown or "none"
+
+
+def as_unit(value: str | None) -> Unit | None:
+    """A word of the command line as a unit.
+
+    Raises:
+        LogError: another word.
+    """
+    if value not in (None, "fraction", "percent"):
+        raise LogError(f"--unit is '{value}'; allowed are fraction (0 to 1) and percent (0 to 100).")
+    return cast(Literal["fraction", "percent"] | None, value)

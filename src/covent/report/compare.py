@@ -1,0 +1,99 @@
+"""Two runs side by side: same seed, same problems, another control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
+from covent.report.summary import END_STEPS, entropies, method
+from covent.store.reader import Run
+
+
+class Comparison(BaseModel):
+    """One run against the baseline run of its seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    label: str
+    baseline: str
+    seed: int
+    num_steps: int
+    """Rollout steps that both runs have: entropy is compared over these."""
+    end_entropy: tuple[float, float]
+    """Mean entropy over the last 5 common steps: this run, baseline; nats."""
+    mean_entropy: tuple[float, float]
+    """Mean entropy over all common steps: the areas under the two curves."""
+    common_start: bool | None
+    """Whether both runs started from the same weights; None when one of them does not say."""
+    differences: dict[str, Difference]
+    """Accuracy on test problems at the end, this run minus the baseline, paired by problem; avg@k and pass@k."""
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """One legend label for each run, unique: the name, with the seed or the folder where the name is not enough."""
+    names = [run.name for run in runs]
+    with_seed = [f"{run.name} · seed {run.header.seed}" for run in runs]
+    chosen = [name if names.count(name) == 1 else longer for name, longer in zip(names, with_seed, strict=True)]
+    return [
+        label if chosen.count(label) == 1 else f"{label} · {run.folder.name} ({number})"
+        for number, (label, run) in enumerate(zip(chosen, runs, strict=True), start=1)
+    ]
+
+
+def baseline_method(runs: Sequence[Run]) -> str:
+    """The control that the others are held against: one without selection if there is one, else the first."""
+    without = [method(run) for run in runs if run.updates and run.updates[0].control.asked_frac is None]
+    return (without or [method(run) for run in runs])[0]
+
+
+def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """Each run against the run of the baseline method with the same seed, where there is one."""
+    if len(runs) < 2:
+        return []
+    wanted = baseline_method(runs)
+    named = list(zip(labels(runs), runs, strict=True))
+    bases: dict[int, tuple[str, Run]] = {}
+    for label, run in named:
+        if method(run) == wanted:
+            bases.setdefault(run.header.seed, (label, run))
+    found = []
+    for label, run in named:
+        if method(run) != wanted and run.header.seed in bases:
+            comparison = _comparison(label, run, *bases[run.header.seed])
+            if comparison is not None:
+                found.append(comparison)
+    return found
+
+
+def _comparison(label: str, run: Run, base_label: str, base: Run) -> Comparison | None:
+    mine = dict(zip(*entropies(run), strict=True))
+    theirs = dict(zip(*entropies(base), strict=True))
+    common = sorted(mine.keys() & theirs.keys())
+    if not common:
+        return None
+    end = common[-END_STEPS:]
+    starts = (run.header.start_model, base.header.start_model)
+    return Comparison(
+        label=label,
+        baseline=base_label,
+        seed=run.header.seed,
+        num_steps=len(common),
+        end_entropy=(float(np.mean([mine[s] for s in end])), float(np.mean([theirs[s] for s in end]))),
+        mean_entropy=(float(np.mean([mine[s] for s in common])), float(np.mean([theirs[s] for s in common]))),
+        common_start=None if None in starts else starts[0] == starts[1],
+        differences=_differences(run, base),
+    )
+
+
+def _differences(run: Run, base: Run) -> dict[str, Difference]:
+    """Only where the same problems were asked, and after the same number of steps."""
+    mine, theirs = last_test(run), last_test(base)
+    if mine is None or theirs is None or mine.step != theirs.step or mine.step == 0:
+        return {}
+    if not same_test_problems([run, base]):
+        return {}
+    found = {measure: paired_difference(mine, theirs, measure) for measure in measures(mine)}
+    return {measure: value for measure, value in found.items() if value is not None}

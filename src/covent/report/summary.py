@@ -1,0 +1,366 @@
+"""A run in numbers: everything that the words, tables and plots of the report say is computed here or in the law.
+
+`summarise(run)` never fails on a short or interrupted run: what cannot be computed is None, or carries its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from covent.errors import FitError, StoreError
+from covent.law import Forecast, FormComparison, compare_forms, forecast
+from covent.readings import Mean
+from covent.report.accuracy import AccuracyChange, accuracy_changes
+from covent.report.agreement import Agreement, Quantity, agreements
+from covent.report.probes import probe_series
+from covent.store.reader import Run
+from covent.store.schema import Status, StepRow
+from covent.store.series import LawSeries, law_series
+
+END_STEPS = 5
+"""Rollout steps whose mean is "the end" of a curve: one step alone is noisy."""
+
+END_POINTS = 3
+"""Points of the law whose mean is an accuracy "by then"."""
+
+FRACTIONS = (0.15, 0.30)
+"""Shares of the run from which the rest is forecast; the paper's is 36/236 = 0.15."""
+
+Source = Literal["validation", "training"]
+
+
+class Part(BaseModel):
+    """Base of the parts of a summary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EntropySummary(Part):
+    """Policy entropy over a run, nats."""
+
+    definition: str
+    first: float
+    """At rollout step 0, before any update."""
+    last: float
+    """Mean over the last 5 rollout steps, or fewer if the run is shorter."""
+    ratio: float | None
+    """last / first."""
+    half_life: int | None
+    """First rollout step at which the mean over the 5 steps up to it is at most half of `first`; None if never."""
+    mean: float
+    """Mean over all rollout steps: the area under the curve divided by its length."""
+
+
+class Thirds(Part):
+    """Where in the run entropy was spent and accuracy was won. Shares of the whole; each list adds up to 1."""
+
+    end_accuracy: float
+    """Mean over the last 3 points of the law."""
+    gain: float
+    """`end_accuracy` minus the accuracy at the start."""
+    gain_shares: list[float] | None
+    """None when there was no gain to share out."""
+    entropy_spent: float
+    """Nats."""
+    entropy_shares: list[float] | None
+    """None when entropy did not fall."""
+
+
+class LawSummary(Part):
+    """The law on one source of accuracy."""
+
+    source: Source
+    window: int | None
+    """Rollout steps in the block of each point."""
+    num_points: int
+    forms: FormComparison | None
+    """The law and its rival, a straight line in H."""
+    forecasts: list[Forecast]
+    reason: str | None
+    """Why there is no fit."""
+
+
+class ControlSummary(Part):
+    """What the entropy control asked for and did, over all optimizer steps."""
+
+    name: str
+    asked_frac: float | None
+    realised_frac: float | None
+    """Selected tokens over all tokens that carried gradient; None for a control without selection."""
+    num_updates: int
+    num_selected: int
+    no_candidate_frac: float | None
+    """Share of updates in which no token was eligible; None where the control does not count candidates."""
+    took_all_frac: float
+    """Share of updates in which every eligible token was taken: there the share no longer decides."""
+    notes: dict[str, int]
+    """What the control remarked, and in how many updates, most frequent first."""
+
+
+class ProbeSummary(Part):
+    """Predicted, accounted and observed entropy change on the probe states."""
+
+    num_states: int
+    num_updates: int
+    observed: float
+    """Sum over all optimizer steps, nats."""
+    explained: dict[Quantity, float]
+    """The same sum of each quantity that should explain it (`covent.report.probes`)."""
+    agreements: list[Agreement]
+
+    def agreement(self, quantity: Quantity, per: str, trend: str) -> Agreement:
+        """The one agreement with these three labels."""
+        (found,) = (a for a in self.agreements if (a.quantity, a.per, a.trend) == (quantity, per, trend))
+        return found
+
+
+class RolloutSummary(Part):
+    """What the sampled responses looked like at the start and at the end (means over 5 rollout steps)."""
+
+    reward: tuple[float | None, float | None]
+    response_length: tuple[float | None, float | None]
+    truncated: tuple[float | None, float | None]
+    unparsable: tuple[float | None, float | None]
+    all_right: tuple[float | None, float | None]
+    """Share of groups in which every response was right."""
+    all_wrong: tuple[float | None, float | None]
+    largest_sampler_gap: float | None
+
+
+class RunSummary(Part):
+    """One run in numbers. `model_dump_json()` is what `covent report --json` prints for it."""
+
+    name: str
+    method: str
+    seed: int
+    status: Status
+    num_steps: int
+    """Rollout steps recorded."""
+    num_updates: int
+    entropy: EntropySummary | None
+    thirds: Thirds | None
+    accuracy: list[AccuracyChange]
+    laws: list[LawSummary]
+    control: ControlSummary | None
+    probe: ProbeSummary | None
+    rollout: RolloutSummary | None
+    seconds: dict[str, float]
+    """Wall time by phase."""
+    notes: list[str]
+
+    def law(self, source: Source) -> LawSummary:
+        """The law on this source."""
+        (found,) = (law for law in self.laws if law.source == source)
+        return found
+
+    def change(self, split: str, measure: str) -> AccuracyChange | None:
+        """One accuracy at start and end, for example `change("test", "greedy")`; None if it was not measured."""
+        return next((c for c in self.accuracy if (c.split, c.measure) == (split, measure)), None)
+
+
+def summarise(run: Run) -> RunSummary:
+    """A run in numbers.
+
+    Args:
+        run: a run folder that was read; it may be short, interrupted, or without evaluations.
+    """
+    laws = [_law(run, "validation"), _law(run, "training")]
+    return RunSummary(
+        name=run.name,
+        method=method(run),
+        seed=run.header.seed,
+        status=run.status,
+        num_steps=len(run.steps),
+        num_updates=len(run.updates),
+        entropy=_entropy(run),
+        thirds=_thirds(run),
+        accuracy=accuracy_changes(run),
+        laws=laws,
+        control=_control(run),
+        probe=_probe(run),
+        rollout=_rollout(run),
+        seconds=_seconds(run),
+        notes=run.notes,
+    )
+
+
+def method(run: Run) -> str:
+    """The control of a run: from its settings, else from its updates, else its name."""
+    section = run.header.config.get("control")
+    named = section.get("type", section.get("name")) if isinstance(section, dict) else section
+    if isinstance(named, str):
+        return named
+    return run.updates[0].control.name if run.updates else run.name
+
+
+def entropies(run: Run) -> tuple[list[int], list[float]]:
+    """Steps and entropies of a run, without steps in which no entropy was measured."""
+    known = [(row.step, row.entropy.value) for row in run.steps if row.entropy.value is not None]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _entropy(run: Run) -> EntropySummary | None:
+    steps, values = entropies(run)
+    if not values:
+        return None
+    first, last = values[0], float(np.mean(values[-END_STEPS:]))
+    trailing = [
+        (steps[i], float(np.mean(values[i + 1 - END_STEPS : i + 1]))) for i in range(END_STEPS - 1, len(values))
+    ]
+    return EntropySummary(
+        definition=run.steps[0].entropy.definition,
+        first=first,
+        last=last,
+        ratio=last / first if first > 0 else None,
+        half_life=next((step for step, value in trailing if value <= first / 2), None),
+        mean=float(np.mean(values)),
+    )
+
+
+def _law(run: Run, source: Source) -> LawSummary:
+    try:
+        series = law_series(run, source)
+        if not len(series):
+            return _no_law(source, series.window, _why_no_points(run, source, series.window))
+        forms = compare_forms(series.entropy, series.accuracy, unit="fraction")
+        forecasts = [_forecast(run, series, fraction) for fraction in FRACTIONS]
+    except (StoreError, FitError) as error:
+        return _no_law(source, None, str(error))
+    return LawSummary(
+        source=source, window=series.window, num_points=len(series), forms=forms, forecasts=forecasts, reason=None
+    )
+
+
+def _no_law(source: Source, window: int | None, reason: str) -> LawSummary:
+    return LawSummary(source=source, window=window, num_points=0, forms=None, forecasts=[], reason=reason)
+
+
+def _why_no_points(run: Run, source: Source, window: int) -> str:
+    if len(run.steps) < window:
+        return f"{len(run.steps)} rollout steps are less than one block of {window}."
+    if source == "validation":
+        return f"No validation evaluation falls in the middle of a whole block of {window} rollout steps."
+    return f"No block of {window} rollout steps is complete."
+
+
+def _forecast(run: Run, series: LawSeries, fraction: float) -> Forecast:
+    """The length of the run is what was recorded: of an interrupted run, its part is forecast from its own part."""
+    return forecast(
+        series.step,
+        series.entropy,
+        series.accuracy,
+        num_steps=run.steps[-1].step + 1,
+        fraction=fraction,
+        unit="fraction",
+        entropy_series=entropies(run),
+        window=series.window,
+    )
+
+
+def _thirds(run: Run) -> Thirds | None:
+    """Entropy and accuracy at the start and after each third of the run, where "after" looks back, never ahead."""
+    steps, values = entropies(run)
+    series = next((s for s in (_series(run, "validation"), _series(run, "training")) if s is not None), None)
+    if series is None or len(series) < 3 * END_POINTS:
+        return None
+    ends = [len(steps) * k // 3 for k in (1, 2, 3)]
+    entropy = [values[0], *(float(np.mean(values[max(0, end - END_STEPS) : end])) for end in ends)]
+    counts = [int(np.searchsorted(series.step, steps[end - 1], side="right")) for end in ends]
+    start = next((row.avg.value for row in run.evaluations if row.split == "validation" and row.step == 0), None)
+    accuracy = [
+        float(series.accuracy[0]) if start is None else start,
+        *(float(np.mean(series.accuracy[max(0, count - END_POINTS) : max(1, count)])) for count in counts),
+    ]
+    gain, spent = accuracy[-1] - accuracy[0], entropy[0] - entropy[-1]
+    return Thirds(
+        end_accuracy=accuracy[-1],
+        gain=gain,
+        gain_shares=[float(d) / gain for d in np.diff(accuracy)] if gain > 0 else None,
+        entropy_spent=spent,
+        entropy_shares=[float(-d) / spent for d in np.diff(entropy)] if spent > 0 else None,
+    )
+
+
+def _series(run: Run, source: Source) -> LawSeries | None:
+    try:
+        series = law_series(run, source)
+    except StoreError:
+        return None
+    return series if len(series) else None
+
+
+def _control(run: Run) -> ControlSummary | None:
+    readings = [row.control for row in run.updates]
+    if not readings:
+        return None
+    asked = [reading.asked_frac for reading in readings if reading.asked_frac is not None]
+    num_tokens = sum(reading.num_tokens for reading in readings)
+    candidates = [reading.num_candidates for reading in readings if reading.num_candidates is not None]
+    remarks = [reading.note for reading in readings if reading.note]
+    by_frequency = sorted(set(remarks), key=lambda note: (-remarks.count(note), note))
+    return ControlSummary(
+        name=readings[0].name,
+        asked_frac=float(np.mean(asked)) if asked else None,
+        realised_frac=sum(r.num_selected for r in readings) / num_tokens if asked and num_tokens else None,
+        num_updates=len(readings),
+        num_selected=sum(reading.num_selected for reading in readings),
+        no_candidate_frac=sum(count == 0 for count in candidates) / len(candidates) if candidates else None,
+        took_all_frac=sum(reading.took_all_candidates for reading in readings) / len(readings),
+        notes={note: remarks.count(note) for note in by_frequency},
+    )
+
+
+def _probe(run: Run) -> ProbeSummary | None:
+    series = probe_series(run)
+    if series is None:
+        return None
+    rows: list[Agreement] = []
+    for quantity, values in series.explained.items():
+        rows += agreements(quantity, series.step, values, series.observed)
+    return ProbeSummary(
+        num_states=next(row.probe.num_states for row in run.updates if row.probe is not None),
+        num_updates=len(series.step),
+        observed=float(series.observed.sum()),
+        explained={quantity: float(values.sum()) for quantity, values in series.explained.items()},
+        agreements=rows,
+    )
+
+
+def _rollout(run: Run) -> RolloutSummary | None:
+    if not run.steps:
+        return None
+    gaps = [row.sampler_gap for row in run.steps if row.sampler_gap is not None]
+    first, last = run.steps[:END_STEPS], run.steps[-END_STEPS:]
+
+    def both(mean: Callable[[StepRow], Mean]) -> tuple[float | None, float | None]:
+        return merged([mean(row) for row in first]), merged([mean(row) for row in last])
+
+    return RolloutSummary(
+        reward=both(lambda row: row.reward),
+        response_length=both(lambda row: row.response_length),
+        truncated=both(lambda row: row.truncated),
+        unparsable=both(lambda row: row.unparsable),
+        all_right=both(lambda row: Mean(sum=row.num_all_right, count=row.num_groups)),
+        all_wrong=both(lambda row: Mean(sum=row.num_all_wrong, count=row.num_groups)),
+        largest_sampler_gap=max(gaps) if gaps else None,
+    )
+
+
+def merged(means: Sequence[Mean]) -> float | None:
+    """The mean over everything that was counted, never a mean of means."""
+    total = Mean(sum=0.0, count=0)
+    for mean in means:
+        total = total + mean
+    return total.value
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for row in run.steps:
+        for phase, value in row.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+    return seconds

@@ -1,0 +1,387 @@
+"""What happened in a run, in plain sentences. Each is built from the summary and carries its numbers.
+
+A sentence claims no more than its numbers: one seed is called one seed, an interval that holds 0 is said to hold 0,
+and a fit that its rival matches is said to be matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from covent.law import Forecast
+from covent.report import numbers as n
+from covent.report.accuracy import AccuracyChange
+from covent.report.agreement import TREND_WINDOW
+from covent.report.compare import Comparison
+from covent.report.summary import (
+    END_STEPS,
+    ControlSummary,
+    EntropySummary,
+    LawSummary,
+    ProbeSummary,
+    RunSummary,
+    Thirds,
+)
+
+COLLAPSED = 0.1
+"""Below this share of its start entropy counts as collapsed."""
+
+HELD = 0.5
+"""From this share on entropy counts as held."""
+
+ROSE = 1.2
+"""Above this share entropy counts as risen."""
+
+CLOSE = 0.02
+"""Forecast error in accuracy, two points, that counts as close."""
+
+AGREES = 0.95
+"""Correlation from which Lemma 1 counts as accounting for the change; the slope must be within 0.2 of 1 as well."""
+
+PREDICTS = 0.3
+"""Correlation below which a prediction is said not to predict."""
+
+SOLVED = 0.97
+"""Accuracy at the end from which the task counts as solved: there is nothing left to control for."""
+
+Tone = Literal["plain", "good", "caution"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence or two under one heading."""
+
+    topic: str
+    text: str
+    tone: Tone = "plain"
+
+
+def verdict(labels: Sequence[str], summaries: Sequence[RunSummary]) -> str:
+    """The page in one line: which runs lost their entropy."""
+    fates: dict[str, list[str]] = {}
+    for label, summary in zip(labels, summaries, strict=True):
+        if summary.entropy is not None and summary.entropy.ratio is not None:
+            fates.setdefault(_fate(summary.entropy.ratio), []).append(label)
+    if not fates:
+        return "Nothing measured yet"
+    parts = [f"{fate} in {_named(names, len(summaries))}" for fate, names in fates.items()]
+    return f"Entropy {', '.join(parts)}"
+
+
+def headline(labels: Sequence[str], summaries: Sequence[RunSummary], found: Sequence[Comparison]) -> str:
+    """What the page says in a few sentences: the runs against each other, or one run by itself."""
+    if not found or len(found) > 3:
+        known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s.entropy))]
+        # Many runs are better read in the table below.
+        return " ".join(known[:3]) or "No rollout step was recorded yet, so there is nothing to say about entropy."
+    parts = []
+    for comparison in found:
+        text = f"{comparison.label} ends with {n.factor(_ratio(*comparison.end_entropy))} the entropy of"
+        text += f" {comparison.baseline}"
+        average = next((name for name in comparison.differences if name.startswith("avg")), None)
+        if average is not None:
+            value = comparison.differences[average]
+            text += f" and {n.difference(value)} in {average} on the test problems"
+            text += "" if value.shown else ", an interval that holds 0"
+        parts.append(text + ".")
+    if len({summary.seed for summary in summaries}) == 1:
+        parts.append("One seed for each: leads, not results.")
+    return " ".join(parts)
+
+
+def findings(summary: RunSummary) -> list[Finding]:
+    """What happened in one run, in the order in which a reader asks."""
+    found = [_ended(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
+    found += [_law(summary.law("validation")), _forecast(summary.law("validation"))]
+    found += [_control(summary.control), _accounted(summary.probe), _predicted(summary.probe), _advice(summary)]
+    return [finding for finding in found if finding is not None]
+
+
+def comparison_findings(found: Sequence[Comparison], summaries: Sequence[RunSummary]) -> list[Finding]:
+    """What the runs say against each other, and how far that carries."""
+    lines = [_against(comparison) for comparison in found]
+    return [*lines, _seeds(summaries)] if len(summaries) > 1 else lines
+
+
+def _fate(ratio: float) -> str:
+    """What became of the entropy, from the share that is left."""
+    if ratio < COLLAPSED:
+        return "collapsed"
+    if ratio < HELD:
+        return "fell"
+    return "held" if ratio <= ROSE else "rose"
+
+
+def _named(names: Sequence[str], num_runs: int) -> str:
+    """A list of names as a person would say it, or a count where they are many."""
+    if len(names) > 4:
+        return f"{len(names)} of {num_runs} runs"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _short(label: str, entropy: EntropySummary | None) -> str:
+    if entropy is None or entropy.ratio is None:
+        return ""
+    left = n.factor(entropy.ratio) if entropy.ratio > ROSE else n.share(entropy.ratio)
+    change = f"from {n.plain(entropy.first)} to {n.nats(entropy.last)}, {left} of its start"
+    return f"{label}: entropy {_fate(entropy.ratio)} {change}."
+
+
+def _ended(summary: RunSummary) -> Finding | None:
+    status = summary.status
+    if status.state == "finished":
+        return None
+    why = f" ({status.message})" if status.message else ""
+    how = {"running": "is still running, or was killed,", "interrupted": "was interrupted"}.get(status.state, "failed")
+    return Finding(
+        "Not a whole run",
+        f"The run {how}{why} after {summary.num_steps} of {status.num_steps} rollout steps; all here is about those.",
+        "caution",
+    )
+
+
+def _entropy(summary: RunSummary) -> Finding | None:
+    entropy = summary.entropy
+    if entropy is None or entropy.ratio is None:
+        return None
+    half = "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
+    steps = min(END_STEPS, summary.num_steps)
+    text = (
+        f"Policy entropy went from {n.plain(entropy.first)} to {n.nats(entropy.last)} (mean of the last {steps}"
+        f" steps): {n.share(entropy.ratio)} of its start is left.{half}"
+    )
+    if entropy.ratio < COLLAPSED:
+        text += f" Less than {n.percent(COLLAPSED, 0)} left is what this page calls collapse."
+    return Finding("Entropy", text, "caution" if entropy.ratio < COLLAPSED or entropy.ratio > ROSE else "plain")
+
+
+def _gain(thirds: Thirds | None) -> Finding | None:
+    if thirds is None:
+        return None
+    if thirds.gain_shares is None:
+        return Finding("Accuracy", f"Accuracy did not rise: {n.points(thirds.gain)} over the run.", "caution")
+    first, _, last = thirds.gain_shares
+    text = f"Accuracy rose by {n.fixed(100 * thirds.gain, 1)} points."
+    text += f" The first third of the run won {n.percent(first, 0)} of that"
+    if thirds.entropy_shares is not None:
+        text += f" and spent {n.percent(thirds.entropy_shares[0], 0)} of the entropy that was spent"
+    text += f"; the last third won {n.percent(last, 0)}."
+    return Finding("Accuracy", text)
+
+
+def _held_out(summary: RunSummary) -> list[Finding]:
+    test = [change for change in summary.accuracy if change.split == "test" and change.start is not None]
+    if not test:
+        return []
+    shown = [change for change in test if change.measure == "greedy" or change.measure.startswith("avg")]
+    text = f"On {test[0].num_problems} test problems: " + "; ".join(map(_change, shown)) + "."
+    widest = [change for change in test if change.measure.startswith("pass")][-1:]
+    tone: Tone = "plain"
+    for change in widest:
+        text += f" {_coverage(change)}"
+        tone = "caution" if change.difference is not None and change.difference.high < 0 else "plain"
+    return [Finding("Held-out problems", text, tone)]
+
+
+def _change(change: AccuracyChange) -> str:
+    assert change.start is not None
+    return f"{change.measure} {n.percent(change.start.value)} → {n.estimate(change.end)}"
+
+
+def _coverage(change: AccuracyChange) -> str:
+    """pass@k at the largest k asks whether the policy still reaches what it could reach."""
+    start, paired = change.start, change.difference
+    assert start is not None
+    text = f"{change.measure}, which asks what the policy can still reach, went {_change(change).partition(' ')[2]}"
+    if paired is None:
+        return text + "."
+    if not paired.shown:
+        return f"{text}: paired by problem {n.difference(paired)}, an interval that holds 0, so no change is shown."
+    return f"{text}: paired by problem {n.difference(paired)}, {'a gain' if paired.value > 0 else 'a loss'}."
+
+
+def _law(law: LawSummary) -> Finding | None:
+    if law.forms is None:
+        return Finding("The law", f"No law on validation accuracy. {law.reason}", "caution")
+    fitted, line = law.forms.law, law.forms.line
+    if fitted.a is None or fitted.b is None or fitted.ceiling is None:
+        return Finding("The law", " ".join(fitted.warnings), "caution")
+    ceiling = n.percent(fitted.ceiling)
+    if fitted.ceiling_interval is not None:
+        low, high = fitted.ceiling_interval
+        ceiling += f" [{n.fixed(100 * low, 1)}, {n.fixed(100 * high, 1)}]"
+    text = f"{n.law_formula(fitted.a, fitted.b)}: a ceiling of {ceiling} at zero entropy."
+    sound = fitted.identified and fitted.ceiling <= 1
+    if fitted.identified and fitted.ceiling > 1 and fitted.ceiling_interval and fitted.ceiling_interval[0] <= 1:
+        text += " More than 100 % is impossible, but the interval reaches below it."
+    elif not sound:
+        text += " " + " ".join(fitted.warnings[:1])
+    text += (
+        f" R² over {fitted.n} points ({law.window}-step means) is {n.fixed(fitted.r2, 3)}, that of a straight line in H"
+        f" {n.fixed(line.r2, 3)}. {n.typographic(law.forms.sentence)}"
+    )
+    return Finding("The law", text, "plain" if sound else "caution")
+
+
+def _forecast(law: LawSummary) -> Finding | None:
+    lines = [line for forecast in law.forecasts if (line := _one_forecast(forecast))]
+    if not lines:
+        return None
+    errors = [f.unconditional.end_error for f in law.forecasts if f.unconditional.end_error is not None]
+    close = bool(errors) and abs(errors[-1]) <= CLOSE
+    return Finding("Forecast", " ".join(lines), "good" if close else "plain")
+
+
+def _one_forecast(forecast: Forecast) -> str:
+    error, given = forecast.unconditional.end_error, forecast.conditional.end_error
+    start = f"From the first {n.percent(forecast.fraction, 0)} ({forecast.num_prefix} points)"
+    if error is None:
+        return f"{start} no forecast is possible."
+    text = f"{start} the end was forecast {_missed(error)}"
+    if forecast.unchanged.end_error is not None:
+        text += f"; “no change from there” would be {_missed(forecast.unchanged.end_error)}"
+    if given is not None:
+        text += f"; told the later entropy, which a forecast is not, the law would be {_missed(given)}"
+    return text + ("." if forecast.identified else ". These points do not determine the law: it carries no weight.")
+
+
+def _missed(error: float) -> str:
+    size = n.fixed(100 * abs(error), 1)
+    return "right to 0.1 points" if float(size) == 0 else f"{size} points too {'high' if error > 0 else 'low'}"
+
+
+def _control(control: ControlSummary | None) -> Finding | None:
+    if control is None:
+        return None
+    if control.asked_frac is None:
+        return Finding("Control", f"{control.name} selects no tokens: entropy was left to itself.")
+    text = (
+        f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
+        f" {n.share(control.realised_frac)} ({control.num_selected} tokens in {control.num_updates} updates)."
+    )
+    if control.took_all_frac > 0:
+        text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
+        text += " share no longer decides, the band does."
+    if control.no_candidate_frac:
+        text += f" In {n.share(control.no_candidate_frac)} of the updates there was no candidate at all."
+    return Finding("Control", text, "caution" if control.took_all_frac > HELD else "plain")
+
+
+def _accounted(probe: ProbeSummary | None) -> Finding | None:
+    if probe is None:
+        return None
+    whole = probe.agreement("accounted", "optimizer step", "kept")
+    if whole.correlation is None or whole.slope is None:
+        return None
+    good = whole.correlation >= AGREES and abs(whole.slope - 1) <= 0.2
+    text = (
+        f"On {probe.num_states} fixed probe states, Lemma 1 {'accounts' if good else 'does not account'} for the change"
+        f" of entropy step by step: correlation {n.fixed(whole.correlation, 3)}, slope {n.fixed(whole.slope)} over"
+        f" {whole.num_points} optimizer steps; {n.nats(probe.explained['accounted'])} in all,"
+        f" {n.nats(probe.observed)} observed."
+    )
+    return Finding("Explained", text, "good" if good else "caution")
+
+
+def _predicted(probe: ProbeSummary | None) -> Finding | None:
+    if probe is None:
+        return None
+    whole = probe.agreement("theorem 2", "rollout step", "kept")
+    bare = probe.agreement("theorem 2", "rollout step", "removed")
+    if whole.correlation is None:
+        return None
+    text = (
+        "Minus the covariance before each step (Theorem 2) correlates with the change that followed by"
+        f" {n.fixed(whole.correlation)} over {whole.num_points} rollout steps."
+    )
+    if bare.correlation is None:
+        return Finding("Predicted", f"{text} The run is too short to remove the common trend.")
+    text += f" With the common trend removed ({TREND_WINDOW}-step moving mean), {n.fixed(bare.correlation)} is left"
+    if whole.correlation < PREDICTS:
+        return Finding("Predicted", f"{text}: it does not predict this run.", "caution")
+    mostly = bare.correlation < whole.correlation / 2
+    return Finding("Predicted", text + (": most of the agreement is the common trend." if mostly else "."))
+
+
+def _advice(summary: RunSummary) -> Finding | None:
+    entropy, control = summary.entropy, summary.control
+    if entropy is None or entropy.ratio is None or control is None or summary.thirds is None:
+        return None
+    if summary.thirds.end_accuracy >= SOLVED:
+        return Finding(
+            "What next",
+            f"Accuracy ended at {n.percent(summary.thirds.end_accuracy)}: the task is solved, and entropy that is gone"
+            " was not missed. Compare controls on a harder task.",
+        )
+    spent, last = entropy.ratio < COLLAPSED, (summary.thirds.gain_shares or [0.0, 0.0, 0.0])[2]
+    if spent and control.asked_frac is None:
+        return Finding(
+            "What next",
+            f"{n.share(entropy.ratio)} of the entropy is left and the last third won {n.percent(last, 0)} of the gain:"
+            " more steps of the same will not bring much. Try Clip-Cov or KL-Cov from the same start, with several"
+            " seeds.",
+        )
+    if spent:
+        return Finding(
+            "What next",
+            f"Entropy fell to {n.share(entropy.ratio)} of its start in spite of the control. Unless the task is solved,"
+            " ask for a larger share of tokens, and look at whether the band holds candidates late in the run.",
+        )
+    if control.took_all_frac > HELD:
+        return Finding(
+            "What next",
+            f"The control took every candidate in {n.percent(control.took_all_frac, 0)} of the updates: raising its"
+            " share changes nothing; lower it, or widen the band.",
+        )
+    if last > 0.2:
+        return Finding(
+            "What next",
+            f"The last third still won {n.percent(last, 0)} of the gain with {n.share(entropy.ratio)} of the entropy"
+            " left: a longer run may win more.",
+        )
+    return None
+
+
+def _against(comparison: Comparison) -> Finding:
+    mine, theirs = comparison.end_entropy
+    my_mean, their_mean = comparison.mean_entropy
+    text = (
+        f"Entropy at the end {n.nats(mine)} against {n.plain(theirs)}: {n.factor(_ratio(mine, theirs))};"
+        f" mean over the {comparison.num_steps} common steps {n.plain(my_mean)} against {n.plain(their_mean)}."
+    )
+    for measure, value in comparison.differences.items():
+        if measure.startswith("avg") or measure == list(comparison.differences)[-1]:
+            verdict = "" if value.shown else ", which holds 0: no difference is shown"
+            text += f" {measure} on the test problems {n.difference(value)}{verdict}."
+    if comparison.common_start is False:
+        text += " The two runs did not start from the same weights."
+    return Finding(f"{comparison.label} against {comparison.baseline}", text)
+
+
+def _seeds(summaries: Sequence[RunSummary]) -> Finding:
+    """How much the runs on this page can carry."""
+    counts = {
+        method: len({s.seed for s in summaries if s.method == method}) for method in (s.method for s in summaries)
+    }
+    if max(counts.values()) == 1:
+        text = (
+            "One seed for each method. The intervals are about the choice of problems, not about training again: with"
+            " another seed any of these differences may change size or sign."
+        )
+        return Finding("How far this carries", text, "caution")
+    seeds = ", ".join(f"{method} {count}" for method, count in counts.items())
+    text = f"Seeds: {seeds}. Compare within a seed first; {_spread(summaries, max(counts, key=lambda m: counts[m]))}"
+    return Finding("How far this carries", text)
+
+
+def _spread(summaries: Sequence[RunSummary], method: str) -> str:
+    ends = [s.entropy.last for s in summaries if s.method == method and s.entropy is not None]
+    if not ends:
+        return "no entropy was recorded."
+    return f"over the seeds of {method} alone the final entropy runs from {n.plain(min(ends))} to {n.nats(max(ends))}."
+
+
+def _ratio(mine: float, theirs: float) -> float | None:
+    return mine / theirs if theirs > 0 else None

@@ -1,0 +1,112 @@
+"""Responses as padded tensors, and the forward pass that scores them. The one place that shifts by a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from covent.core.entropy import logprob_and_entropy
+from covent.core.keys import TokenIdentity
+
+
+@dataclass(frozen=True)
+class Responses:
+    """B responses: prompts padded on the left to P tokens, responses padded on the right to T tokens."""
+
+    prompt_ids: Tensor
+    """[B, P] int64."""
+    prompt_mask: Tensor
+    """[B, P] bool: False at padding."""
+    response_ids: Tensor
+    """[B, T] int64, the end token included."""
+    mask: Tensor
+    """[B, T] bool: True at response tokens."""
+    logprobs: Tensor
+    """[B, T] log-probs of the sampler at the sampling temperature, nats."""
+    entropies: Tensor
+    """[B, T] exact entropy of the sampler at T = 1, nats."""
+    truncated: Tensor
+    """[B] bool: no end token within the length limit."""
+    group: Tensor
+    """[B] int64: number of the prompt's group in the run."""
+    sample: Tensor
+    """[B] int64: number of the response in its group."""
+
+    def __len__(self) -> int:
+        return len(self.response_ids)
+
+    @property
+    def identity(self) -> TokenIdentity:
+        shape = self.response_ids.shape
+        position = torch.arange(shape[1], device=self.group.device).expand(shape)
+        return TokenIdentity(self.group[:, None].expand(shape), self.sample[:, None].expand(shape), position)
+
+    def rows(self, index: Tensor | slice) -> Responses:
+        """Some of the responses, with the same padding."""
+        return Responses(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+
+def join(parts: Sequence[Responses]) -> Responses:
+    """All responses in one batch, padded to the longest prompt and response."""
+    num_prompt = max(part.prompt_ids.shape[1] for part in parts)
+    num_response = max(part.response_ids.shape[1] for part in parts)
+    columns: dict[str, Tensor] = {}
+    for field in fields(Responses):
+        pieces = [getattr(part, field.name) for part in parts]
+        if field.name.startswith("prompt"):
+            pieces = [torch.nn.functional.pad(piece, (num_prompt - piece.shape[1], 0)) for piece in pieces]
+        elif pieces[0].dim() == 2:
+            pieces = [torch.nn.functional.pad(piece, (0, num_response - piece.shape[1])) for piece in pieces]
+        columns[field.name] = torch.cat(pieces)
+    return Responses(**columns)
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids [B, P] and mask [B, P] of prompts of different lengths, aligned at their ends."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad_id, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return ids, torch.arange(width)[None, :] >= width - lengths[:, None]
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position ids of left-padded rows: the first token that is no padding has position 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def response_logits(model: PreTrainedModel, responses: Responses) -> Tensor:
+    """Logits [B, T, V] that predict each response token, at T = 1. Gradients flow to the model."""
+    num_response = responses.response_ids.shape[1]
+    ids = torch.cat([responses.prompt_ids, responses.response_ids], dim=1)
+    mask = torch.cat([responses.prompt_mask, responses.mask], dim=1)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=positions_of(mask),
+        use_cache=False,
+        logits_to_keep=num_response + 1,
+    )
+    return output.logits[:, :-1]
+
+
+def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-prob and exact entropy of each response token under the model, [B, T], nats; gradients flow.
+
+    The log-prob is at the sampling temperature, so that ratios compare the policies that act; the entropy is at T = 1.
+    Positions behind the mask hold finite junk.
+    """
+    return token_scores(response_logits(model, responses), responses.response_ids, temperature)
+
+
+def token_scores(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-prob of each token at the sampling temperature, and exact entropy at T = 1, nats."""
+    logprobs, entropies = logprob_and_entropy(logits, tokens)
+    if temperature != 1.0:
+        logprobs, _ = logprob_and_entropy(logits, tokens, temperature=temperature)
+    return logprobs, entropies

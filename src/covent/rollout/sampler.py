@@ -1,0 +1,107 @@
+"""The embedded sampler: a KV-cache decoding loop over any transformers causal LM, seeded token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from covent.core.keys import TokenIdentity, token_uniform
+from covent.rollout.batch import Responses, pad_left, positions_of, token_scores
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    groups: Sequence[int],
+    num_samples: int,
+    max_tokens: int,
+    end_id: int,
+    pad_id: int,
+    key: int,
+    temperature: float = 1.0,
+) -> Responses:
+    """Sample `num_samples` responses to each prompt; temperature 0 takes the most likely token.
+
+    Each token's random number is a hash of (key, group, sample, position): the same response is drawn whatever else
+    is in the batch, up to rounding of the model itself.
+
+    Args:
+      model: in evaluation mode.
+      prompts: token ids, without padding.
+      groups: the number of each prompt in the run; part of the key of every token.
+      num_samples: responses a prompt.
+      max_tokens: length limit of a response, the end token included.
+      key: from `covent.core.keys.key(seed, purpose, step)`.
+      temperature: of the sampling distribution; the sampler's log-probs are at this temperature (at 1 if it is 0).
+    Returns: responses in prompt order, the samples of a prompt together.
+    """
+    device = model.device
+    ids, prompt_mask = pad_left(prompts, pad_id)
+    ids, prompt_mask = ids.to(device), prompt_mask.to(device)
+    cache, logits = _prefill(model, ids, prompt_mask, num_samples)
+    ids, prompt_mask = (t.repeat_interleave(num_samples, dim=0) for t in (ids, prompt_mask))
+    position = positions_of(prompt_mask)[:, -1:]
+    group = torch.tensor(groups, device=device).repeat_interleave(num_samples)
+    number = torch.arange(num_samples, device=device).repeat(len(prompts))
+
+    attention = prompt_mask.long()
+    alive = torch.ones(len(ids), dtype=torch.bool, device=device)
+    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for step in range(max_tokens):
+        token = _draw(logits, temperature, key, TokenIdentity(group, number, torch.full_like(group, step)))
+        logprob, entropy = token_scores(logits, token, temperature or 1.0)
+        columns.append((torch.where(alive, token, pad_id), alive, logprob, entropy))
+        alive = alive & (token != end_id)
+        if step + 1 == max_tokens or not bool(alive.any()):
+            break
+        attention = torch.cat([attention, attention.new_ones(len(ids), 1)], dim=1)
+        position = position + 1
+        output = model(
+            input_ids=token[:, None],
+            attention_mask=attention,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = output.logits[:, -1]
+    tokens, mask, logprobs, entropies = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+    return Responses(
+        prompt_ids=ids,
+        prompt_mask=prompt_mask,
+        response_ids=tokens,
+        mask=mask,
+        logprobs=logprobs.masked_fill(~mask, 0.0),
+        entropies=entropies.masked_fill(~mask, 0.0),
+        truncated=alive,
+        group=group,
+        sample=number,
+    )
+
+
+def _prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor, num_samples: int) -> tuple[DynamicCache, Tensor]:
+    """The prompts' cache and the logits of the first response tokens; a prompt is read once for all its samples."""
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=positions_of(mask),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_repeat_interleave(num_samples)
+    return cache, output.logits[:, -1].repeat_interleave(num_samples, dim=0)
+
+
+def _draw(logits: Tensor, temperature: float, key: int, identity: TokenIdentity) -> Tensor:
+    """One token per row by inverting the cumulative distribution at a hashed uniform number."""
+    if temperature == 0.0:
+        return logits.argmax(dim=-1)
+    cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    threshold = token_uniform(key, identity)[:, None] * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(dim=-1)

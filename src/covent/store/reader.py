@@ -1,0 +1,161 @@
+"""Reading a run folder, strictly: what is broken is an error with file and line; a torn last line alone is forgiven."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from covent.errors import MissingPathError, StoreError
+from covent.store.finite import first_non_finite
+from covent.store.schema import (
+    SCHEMA_VERSION,
+    EvaluationRow,
+    Row,
+    RunHeader,
+    SampleRow,
+    Status,
+    StepRow,
+    UpdateRow,
+    VerdictRow,
+)
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder in memory. Rows are in the order in which they were written."""
+
+    folder: Path
+    header: RunHeader
+    status: Status
+    steps: list[StepRow]
+    updates: list[UpdateRow]
+    evaluations: list[EvaluationRow]
+    verdicts: list[VerdictRow]
+    samples: list[SampleRow]
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the run should know: a line that was cut off, a status that is missing."""
+
+    @property
+    def name(self) -> str:
+        return self.header.name
+
+
+def read_run(folder: Path | str) -> Run:
+    """The run in `folder`.
+
+    A row file that is missing holds no rows. A last line without newline that is not whole JSON was being written when
+    the process died: it is dropped and noted. Everything else that does not fit the schema is an error.
+
+    Args:
+        folder: a folder with run.json in it.
+
+    Raises:
+        MissingPathError: `folder` does not exist, or has no run.json.
+        StoreError: another schema version, or a file or line that does not fit the schema; the message has file:line.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise MissingPathError(_not_a_run(folder))
+    notes: list[str] = []
+    header = _header(folder / "run.json")
+    steps = _rows(folder / "steps.jsonl", StepRow, notes)
+    updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
+    _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
+    _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
+    return Run(
+        folder=folder,
+        header=header,
+        status=_status(folder / "status.json", len(steps), notes),
+        steps=steps,
+        updates=updates,
+        evaluations=_rows(folder / "evaluations.jsonl", EvaluationRow, notes),
+        verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
+        samples=_rows(folder / "samples.jsonl", SampleRow, notes),
+        notes=notes,
+    )
+
+
+def _not_a_run(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist. Give the folder of a run: one that holds run.json."
+    if not folder.is_dir():
+        return f"{folder} is not a run folder: it is a file. Give the folder that holds run.json."
+    inside = sorted(path.parent.name for path in folder.glob("*/run.json"))
+    hint = f" It contains run folders, though: give one or more of {', '.join(inside)}." if inside else ""
+    return f"{folder} is not a run folder: it has no run.json.{hint or ' Give the folder that `covent train` wrote.'}"
+
+
+def _header(path: Path) -> RunHeader:
+    try:
+        data: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON: {error}. Restore the file, or run again.") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} carries schema version {version!r}; this covent reads version {SCHEMA_VERSION}. Read it with the"
+            f" covent that wrote it."
+        )
+    return _validated(RunHeader, path.read_bytes(), str(path))
+
+
+def _status(path: Path, num_steps: int, notes: list[str]) -> Status:
+    if not path.is_file():
+        notes.append("status.json is missing: the run is taken as interrupted.")
+        return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json is missing")
+    return _validated(Status, path.read_bytes(), str(path))
+
+
+def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
+    if not path.is_file():
+        return []
+    # Only the newline byte ends a row: text may contain other characters that count as line ends in Unicode.
+    *lines, last = path.read_bytes().split(b"\n")
+    if last and _is_json(last):
+        lines.append(last)
+    elif last:
+        notes.append(f"{path.name}:{len(lines) + 1} was cut off while it was written; this last line was dropped.")
+    return [_validated(kind, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _validated(kind: type[AnyRow], text: bytes, where: str) -> AnyRow:
+    try:
+        row = kind.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the line"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise StoreError(
+            f"{where} is not a valid {kind.__name__}: {place}: {first['msg']}{more}. The file was changed or damaged;"
+            f" restore it, or run again."
+        ) from error
+    # The JSON parser lets the words NaN and Infinity through, which no covent writer produces.
+    if b"NaN" in text or b"Infinity" in text:
+        found = first_non_finite(row.model_dump())
+        if found is not None:
+            raise StoreError(f"{where} holds a number that is not finite: {found[0]} is {found[1]}.")
+    return row
+
+
+def _require_increasing(path: Path, name: str, values: list[int]) -> None:
+    for line, (before, after) in enumerate(pairwise(values), start=2):
+        if after <= before:
+            raise StoreError(
+                f"{path}:{line} has {name} {after} after {name} {before}; they must increase. Two runs may have"
+                f" written to this folder: run again into a fresh one."
+            )

@@ -1,0 +1,193 @@
+"""The rows of a run folder, version 1. Every field is documented once, under the field.
+
+    run.json           RunHeader: config, seeds, versions, commit, hardware; written first
+    config.yaml        the settings again, ready for `covent train`
+    status.json        Status: running, finished, interrupted or failed; rewritten atomically
+    steps.jsonl        StepRow: one rollout step
+    updates.jsonl      UpdateRow: one optimizer step
+    evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
+    verdicts.jsonl     VerdictRow: one problem of a test evaluation
+    samples.jsonl      SampleRow: one sampled response with its token columns
+    model/             the final weights (safetensors) and tokenizer
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from covent.readings import ControlReading, CovarianceTail, EntropyReading, Mean, ProbeReading
+
+SCHEMA_VERSION = 1
+
+
+class Row(BaseModel):
+    """Base of all rows: unknown fields are errors, and so are NaN and infinite values when written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunHeader(Row):
+    schema_version: int
+    name: str
+    """Short label for legends, for example `grpo`, `clip_cov`."""
+    created: str
+    """UTC time, ISO 8601."""
+    config: dict[str, Any]
+    """The complete settings of the run, nested, as the trainer used them."""
+    seed: int
+    threads: int
+    """CPU threads of torch: results are reproducible at one thread count only."""
+    versions: dict[str, str]
+    """covent, python, torch, transformers, numpy, platform."""
+    commit: str | None
+    """Git commit of covent's working tree, with `+dirty` if it had changes; None outside a checkout."""
+    hardware: str
+    num_parameters: int
+    start_model: str | None
+    """Content hash of the weights that RL starts from; None until the warm start has ended."""
+
+
+class Status(Row):
+    state: Literal["running", "finished", "interrupted", "failed"]
+    step: int
+    """Rollout steps completed."""
+    num_steps: int
+    """Rollout steps asked for."""
+    message: str = ""
+    seconds: float = 0.0
+    """Wall time of the whole run so far."""
+
+
+class StepRow(Row):
+    """One rollout step. All quantities are of the policy that sampled it, before the updates of this step."""
+
+    step: int
+    """0-based: the rollout of step s is sampled after s rounds of updates."""
+    entropy: EntropyReading
+    """The paper's entropy: exact, T = 1, mean over a response's tokens, then over all responses, before filtering."""
+    entropy_token: EntropyReading
+    """The same tokens, each with equal weight."""
+    reward: Mean
+    """Training reward over all responses before filtering."""
+    response_length: Mean
+    truncated: Mean
+    """Share of responses that hit the length limit without an end token."""
+    unparsable: Mean
+    """Share of responses in which the verifier found no answer."""
+    num_groups: int
+    """Groups (prompts) sampled, over all generation rounds."""
+    num_all_right: int
+    num_all_wrong: int
+    num_kept_groups: int
+    """Groups with mixed rewards that went into the updates."""
+    num_generations: int
+    """Generation rounds of this step; more than 1 only with dynamic sampling."""
+    num_updates: int
+    """Optimizer steps taken on this rollout."""
+    sampler_gap: float | None
+    """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths."""
+    seconds: dict[str, float]
+    """Wall time by phase: rollout, measure, update, probe, evaluate."""
+
+
+class UpdateRow(Row):
+    """One optimizer step."""
+
+    update: int
+    """0-based optimizer step over the whole run."""
+    step: int
+    """The rollout step it belongs to."""
+    num_responses: int
+    num_tokens: int
+    """Tokens that carry gradient."""
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    lr: float
+    entropy: EntropyReading
+    """Exact entropy of the current policy on the tokens of this batch (kept responses only)."""
+    abs_log_ratio: Mean
+    """Mean |log pi - log pi_old| over the tokens of the batch, before the step."""
+    clip_low: Mean
+    """Share of tokens whose ratio lies below the clip range with A < 0."""
+    clip_high: Mean
+    """Share of tokens whose ratio lies above the clip range with A > 0."""
+    covariance: CovarianceTail
+    control: ControlReading
+    probe: ProbeReading | None
+
+
+class Estimate(Row):
+    """A proportion with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class EvaluationRow(Row):
+    """One evaluation. Intervals are Wilson intervals over problems."""
+
+    step: int
+    """Policy after this many rounds of updates: 0 is the start."""
+    split: Literal["validation", "test"]
+    num_problems: int
+    num_samples: int
+    """Sampled responses per problem at temperature 1, besides one greedy response if `greedy` is not None."""
+    greedy: Estimate | None
+    avg: Estimate
+    """avg@k with k = num_samples."""
+    pass_at: dict[str, Estimate]
+    """Unbiased pass@k; keys are k as text."""
+    entropy: EntropyReading
+    num_right: list[int]
+    """Right sampled responses of each problem, in the fixed order of the problems."""
+    unparsable: Mean
+    seconds: float
+
+
+class VerdictRow(Row):
+    """One problem of a test evaluation, with its verdicts."""
+
+    step: int
+    split: Literal["validation", "test"]
+    problem: str
+    """Content hash of the problem."""
+    prompt: str
+    answer: str
+    greedy_response: str | None
+    greedy_verdict: str | None
+    verdicts: dict[str, int]
+    """Number of sampled responses by verdict: right, wrong, unparsable."""
+
+
+class SampleRow(Row):
+    """A sampled response with one entry a token in each column."""
+
+    step: int
+    group: int
+    """Number of the group in the run."""
+    sample: int
+    prompt: str
+    answer: str
+    verdict: str
+    reward: float
+    advantage: float
+    tokens: list[str]
+    logprobs: list[float]
+    entropies: list[float]
+    covariances: list[float] | None
+    """Token covariance in the optimizer batch; None where the group was filtered out."""
+    selected: list[bool] | None
+    """Tokens the control chose."""
+
+
+ROW_FILES: dict[str, type[Row]] = {
+    "steps": StepRow,
+    "updates": UpdateRow,
+    "evaluations": EvaluationRow,
+    "verdicts": VerdictRow,
+    "samples": SampleRow,
+}

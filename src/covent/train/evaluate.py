@@ -1,0 +1,146 @@
+"""Held-out evaluation: greedy, avg@k and unbiased pass@k, each with an interval over problems; verdicts kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from covent.core.keys import key
+from covent.readings import Mean
+from covent.rollout.batch import Responses, join
+from covent.rollout.sampler import sample
+from covent.store.schema import Estimate, EvaluationRow, VerdictRow
+from covent.tasks import Problem, Task, Verdict
+from covent.train.model import LanguageModel
+from covent.train.rollouts import response_entropy
+
+# Half width of a 95 % normal interval.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A fixed list of problems and how it is sampled."""
+
+    split: Literal["validation", "test"]
+    problems: Sequence[Problem]
+    num_samples: int
+    greedy: bool
+    max_tokens: int
+    responses_per_forward: int
+    seed: int
+
+    def take(self, model: LanguageModel, task: Task, step: int) -> tuple[EvaluationRow, list[VerdictRow]]:
+        """Evaluate the policy after `step` rounds of updates. The same step draws the same random numbers."""
+        start = time.perf_counter()
+        sampled = self._sample(model, self.num_samples, 1.0, key(self.seed, self.split, step))
+        verdicts = _verdicts(model, task, self.problems, sampled)
+        table = [verdicts[i : i + self.num_samples] for i in range(0, len(verdicts), self.num_samples)]
+        num_right = [row.count(Verdict.RIGHT) for row in table]
+        greedy_texts: list[str] | None = None
+        greedy_verdicts: list[Verdict] | None = None
+        if self.greedy:
+            greedy = self._sample(model, 1, 0.0, 0)
+            greedy_texts = _texts(model, greedy)
+            greedy_verdicts = _verdicts(model, task, self.problems, greedy)
+        row = EvaluationRow(
+            step=step,
+            split=self.split,
+            num_problems=len(self.problems),
+            num_samples=self.num_samples,
+            greedy=wilson([float(v is Verdict.RIGHT) for v in greedy_verdicts]) if greedy_verdicts else None,
+            avg=wilson([count / self.num_samples for count in num_right]),
+            pass_at={
+                str(k): wilson([pass_at_k(self.num_samples, count, k) for count in num_right])
+                for k in _powers_of_two(self.num_samples)
+            },
+            entropy=response_entropy(sampled, policy="sampler"),
+            num_right=num_right,
+            unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=len(verdicts)),
+            seconds=time.perf_counter() - start,
+        )
+        rows = [
+            VerdictRow(
+                step=step,
+                split=self.split,
+                problem=problem.key,
+                prompt=problem.prompt,
+                answer=problem.answer,
+                greedy_response=greedy_texts[i] if greedy_texts else None,
+                greedy_verdict=str(greedy_verdicts[i]) if greedy_verdicts else None,
+                verdicts={str(verdict): count for verdict, count in sorted(Counter(table[i]).items())},
+            )
+            for i, problem in enumerate(self.problems)
+        ]
+        return row, rows
+
+    def _sample(self, model: LanguageModel, num_samples: int, temperature: float, key: int) -> Responses:
+        prompts_at_once = max(1, self.responses_per_forward // num_samples)
+        parts = []
+        for first in range(0, len(self.problems), prompts_at_once):
+            chunk = range(first, min(first + prompts_at_once, len(self.problems)))
+            parts.append(
+                sample(
+                    model.network,
+                    [model.encode_prompt(self.problems[i].prompt) for i in chunk],
+                    groups=list(chunk),
+                    num_samples=num_samples,
+                    max_tokens=self.max_tokens,
+                    end_id=model.end_id,
+                    pad_id=model.pad_id,
+                    key=key,
+                    temperature=temperature,
+                )
+            )
+        return join(parts)
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """Unbiased estimate of the probability that at least one of k samples is right.
+
+        1 - C(n - c, k) / C(n, k)          n samples, c of them right
+
+    Source: Chen et al. 2021, arXiv 2107.03374, Eq. 1.
+
+    Example:
+      >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 4)
+      (0.25, 1.0)
+    """
+    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def wilson(values: Sequence[float]) -> Estimate:
+    """Mean of values in [0, 1], one a problem, with its 95 % Wilson score interval.
+
+    The Wilson interval is for right-or-wrong values. A value in [0, 1] with mean p has at most their variance
+    p (1 - p), so for averages over samples the interval is wider than it needs to be, never too narrow.
+
+    Source: Wilson 1927.
+
+    Example:
+      >>> wilson([1.0] * 10).high, round(wilson([1.0] * 10).low, 3)
+      (1.0, 0.722)
+    """
+    n = len(values)
+    mean = sum(values) / n
+    centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
+    return Estimate(value=mean, low=max(0.0, min(centre - half, mean)), high=min(1.0, max(centre + half, mean)))
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    return [2**i for i in range(limit.bit_length()) if 2**i <= limit]
+
+
+def _texts(model: LanguageModel, responses: Responses) -> list[str]:
+    ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
+    return [model.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
+
+
+def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], responses: Responses) -> list[Verdict]:
+    texts = _texts(model, responses)
+    return [task.verdict(problems[group], text) for group, text in zip(responses.group.tolist(), texts, strict=True)]

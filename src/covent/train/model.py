@@ -1,0 +1,121 @@
+"""The language model and its tokenizer: a small Qwen2 made here, or a downloaded one from a folder. Same code after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from covent.errors import MissingPathError
+from covent.tasks import Task
+from covent.train.config import ModelSettings
+
+_PAD, _END = "<pad>", "<eos>"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal LM with its tokenizer. Prompts and responses are text outside, token ids inside."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def end_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.end_id if pad is None else int(pad)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of a response that follows a prompt, the end token included."""
+        return [*self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"], self.end_id]
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.dtype, device: str) -> LanguageModel:
+    """The model of these settings, in evaluation mode (no dropout anywhere, so that ratios are exact).
+
+    Raises: MissingPathError when `settings.path` is no folder of a transformers model with safetensors weights.
+    """
+    model = _small(settings, task, seed) if settings.path is None else _downloaded(settings.path)
+    model.network.to(device=device, dtype=dtype)
+    model.network.eval()
+    return model
+
+
+def _small(settings: ModelSettings, task: Task, seed: int) -> LanguageModel:
+    words = [_PAD, _END, *task.vocabulary]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=_PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    config = Qwen2Config(
+        vocab_size=len(words),
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_heads,
+        num_key_value_heads=settings.num_heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=False,
+        # The width's own scale: transformers' default of 0.02 is meant for widths of a thousand and more.
+        initializer_range=settings.hidden_size**-0.5,
+        bos_token_id=None,
+        pad_token_id=words.index(_PAD),
+        eos_token_id=words.index(_END),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Qwen2ForCausalLM(config)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END, unk_token=_PAD)
+    return LanguageModel(network, fast)
+
+
+def _downloaded(path: str) -> LanguageModel:
+    folder = Path(path)
+    advice = "Give a folder with config.json, tokenizer.json and *.safetensors, as `hf download … --local-dir` makes."
+    if not folder.is_dir():
+        raise MissingPathError(f"model.path = '{path}' is not a folder. {advice}")
+    if not (folder / "config.json").is_file():
+        raise MissingPathError(f"model.path = '{path}' has no config.json, so it is not a model folder. {advice}")
+    if not any(folder.glob("*.safetensors")):
+        raise MissingPathError(
+            f"model.path = '{path}' has no *.safetensors weights (pickled ones are refused). {advice}"
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise MissingPathError(f"model.path = '{path}' has no tokenizer.json. {advice}")
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        # tokenizer.json is the tokenizer; AutoTokenizer would rebuild it from the model's type.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise MissingPathError(f"model.path = '{path}' cannot be loaded: {error} {advice}") from error
+    if tokenizer.eos_token_id is None:
+        raise MissingPathError(f"model.path = '{path}': its tokenizer has no end token, so responses could not end.")
+    return LanguageModel(network, tokenizer)

@@ -1,0 +1,51 @@
+"""Fixed probe states: where the entropy change of every optimizer step is accounted for and observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from covent.core.dynamics import entropy_change_from_logits, entropy_of_logits
+from covent.readings import ProbeReading
+from covent.rollout.batch import Responses, response_logits
+from covent.train.model import LanguageModel
+
+
+class Probes:
+    """States (prompt and response prefix) of responses that the start policy sampled; they never change.
+
+    All sums are in float64: near the end of a run a state's entropy change is of the size of float32's rounding.
+    """
+
+    def __init__(self, model: LanguageModel, states: Responses) -> None:
+        self._model = model
+        self._states = states
+        self._before = self._logits()
+
+    def change(self, step: Callable[[], None], predicted: tuple[float, float]) -> ProbeReading:
+        """Take an optimizer step and read the entropy change that it made.
+
+        Args:
+          step: changes the model's weights.
+          predicted: (Theorem 1, Theorem 2) for this step, from before it.
+        """
+        before = self._before
+        step()
+        after = self._logits()
+        self._before = after
+        entropy_before = entropy_of_logits(before)
+        return ProbeReading(
+            num_states=len(before),
+            entropy_before=float(entropy_before.mean()),
+            predicted_theorem1=predicted[0],
+            predicted_theorem2=predicted[1],
+            accounted=float(entropy_change_from_logits(before, after).mean()),
+            observed=float((entropy_of_logits(after) - entropy_before).mean()),
+        )
+
+    @torch.no_grad()
+    def _logits(self) -> Tensor:
+        """[S, V] float64."""
+        return response_logits(self._model.network, self._states)[self._states.mask].double()

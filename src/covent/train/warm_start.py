@@ -1,0 +1,169 @@
+"""Supervised training on generated demonstrations, cached by the hash of everything it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+
+from covent.core.entropy import logprob_and_entropy
+from covent.core.reduce import masked_mean
+from covent.errors import NonFiniteError
+from covent.rollout.batch import Responses, pad_left, response_logits
+from covent.tasks import Problem, Task, problems
+from covent.train.config import TrainConfig
+from covent.train.model import LanguageModel
+
+# Raise when a change of this file or of a task changes the weights that the same settings give.
+_RECIPE_VERSION = 1
+
+
+def warm_start(
+    model: LanguageModel,
+    task: Task,
+    config: TrainConfig,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """Train the model in place on demonstrations of train problems, or load the result of the same training.
+
+    Args:
+      progress: called with (steps done, steps in all).
+    Returns: the content hash of the weights after it.
+    """
+    settings = config.warm_start
+    if settings.steps:
+        folder = _cache_folder() / _fingerprint(model, task, config)
+        if not (settings.cache and _load(model, folder)):
+            _train(model, task, config, progress)
+            if settings.cache:
+                _save(model, folder)
+        progress(settings.steps, settings.steps)
+    return weights_hash(model)
+
+
+def weights_hash(model: LanguageModel) -> str:
+    """SHA-256 over the names and bytes of all weights, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _train(
+    model: LanguageModel,
+    task: Task,
+    config: TrainConfig,
+    progress: Callable[[int, int], None],
+) -> None:
+    settings = config.warm_start
+    corpus_seed = config.seed if config.task.corpus_seed is None else config.task.corpus_seed
+    stream = problems(task, "train", corpus_seed)
+    writers = Random(f"writers/{corpus_seed}")  # noqa: S311 - not cryptography
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * _schedule(
+                step, settings.lr_warmup_steps, settings.steps, settings.final_lr_frac
+            )
+        batch = [next(stream) for _ in range(settings.batch_size)]
+        loss = _demonstration_loss(model, batch, [task.demonstration(problem, writers) for problem in batch])
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteError(f"The warm start's loss is {float(loss)} at step {step}. Lower warm_start.lr.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
+        optimizer.step()
+        progress(step + 1, settings.steps)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[str]) -> Tensor:
+    """Mean negative log-prob of the demonstrations' tokens, nats."""
+    device = model.network.device
+    prompt_ids, prompt_mask = pad_left([model.encode_prompt(problem.prompt) for problem in batch], model.pad_id)
+    encoded = [model.encode_response(text) for text in texts]
+    reversed_ids, reversed_mask = pad_left([ids[::-1] for ids in encoded], model.pad_id)
+    rows = torch.arange(len(batch), device=device)
+    mask = reversed_mask.flip(1).to(device)
+    nothing = torch.zeros(mask.shape, device=device)
+    responses = Responses(
+        prompt_ids=prompt_ids.to(device),
+        prompt_mask=prompt_mask.to(device),
+        response_ids=reversed_ids.flip(1).to(device),
+        mask=mask,
+        logprobs=nothing,
+        entropies=nothing,
+        truncated=rows < 0,
+        group=rows,
+        sample=rows,
+    )
+    logprobs, _ = logprob_and_entropy(response_logits(model.network, responses), responses.response_ids)
+    return -masked_mean(logprobs, mask)
+
+
+def _schedule(step: int, num_warmup: int, num_steps: int, final: float) -> float:
+    """Linear warm-up, then cosine from 1 to `final`."""
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    done = (step - num_warmup) / max(1, num_steps - num_warmup)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _fingerprint(model: LanguageModel, task: Task, config: TrainConfig) -> str:
+    """Hash of the settings, the start weights, the environment and a sample of the corpus."""
+    rng = Random(0)  # noqa: S311 - not cryptography
+    drawn = [task.draw(rng) for _ in range(64)]
+    parts = {
+        "recipe": _RECIPE_VERSION,
+        "start": weights_hash(model),
+        "seed": config.seed,
+        "task": config.task.model_dump(),
+        "warm_start": config.warm_start.model_dump(exclude={"cache"}),
+        "corpus": [(problem.prompt, problem.answer, task.demonstration(problem, rng)) for problem in drawn],
+        "threads": config.threads,
+        "torch": torch.__version__,
+        "device": str(model.network.device),
+        "dtype": config.dtype,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "covent" / "warm_starts"
+
+
+def _save(model: LanguageModel, folder: Path) -> None:
+    """The file is named after its content's hash, and is renamed into place, so that half a file is never found."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        written = Path(temporary) / f"{weights_hash(model)}.safetensors"
+        save_model(model.network, str(written))
+        written.replace(folder / written.name)
+
+
+def _load(model: LanguageModel, folder: Path) -> bool:
+    """Load the cached weights; a file that is damaged is removed, and then there is nothing to load."""
+    for path in sorted(folder.glob("*.safetensors")):
+        start = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+        try:
+            load_model(model.network, str(path), device=str(model.network.device))
+            if weights_hash(model) == path.stem:
+                return True
+        except (SafetensorError, RuntimeError, OSError):
+            pass
+        model.network.load_state_dict(start)
+        path.unlink(missing_ok=True)
+    return False

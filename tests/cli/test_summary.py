@@ -1,0 +1,64 @@
+"""The few lines in the terminal say what the report's summary says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from covent.cli.summary import summary_rows, summary_table
+from covent.report import numbers as n
+from covent.report.summary import RunSummary, summarise
+from covent.store.reader import read_run
+from tests.support.synthetic import write_run
+
+
+def _summary(folder: Path, **shape: int) -> RunSummary:
+    return summarise(read_run(write_run(folder, folder.name, **shape)))
+
+
+def _printed(*summaries: RunSummary) -> str:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(summary_table(summaries))
+    return console.export_text()
+
+
+def test_every_number_is_the_summarys(tmp_path: Path) -> None:
+    summary = _summary(tmp_path / "grpo")
+    rows = summary_rows(summary)
+    assert summary.entropy is not None
+    assert rows["entropy, end"] == n.nats(summary.entropy.last)
+    for measure in ("greedy", "avg@32", "pass@32"):
+        change = summary.change("test", measure)
+        assert change is not None
+        assert rows[f"{measure}, start"] == n.estimate(change.start)
+        assert rows[f"{measure}, end"] == n.estimate(change.end)
+    forms = summary.law("validation").forms
+    assert forms is not None
+    assert (rows["law a"], rows["law b"]) == (n.fixed(forms.law.a), n.fixed(forms.law.b))
+    forecasts = summary.law("validation").forecasts
+    assert len(forecasts) == 2
+    for forecast in forecasts:
+        first = n.percent(forecast.fraction, 0)
+        assert rows[f"forecast, {first}"] == n.points(forecast.unconditional.end_error)
+        assert rows[f"  later H, {first}"] == n.points(forecast.conditional.end_error)
+
+
+def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+    printed = _printed(_summary(tmp_path / "grpo"), _summary(tmp_path / "clip_cov"))
+    heading = printed.splitlines()[0].split()
+    assert heading == ["grpo", "clip_cov"]
+    assert "status" not in printed
+    assert max(len(line.rstrip()) for line in _printed(*[_summary(tmp_path / "kl_cov")] * 3).splitlines()) <= 80
+
+
+def test_an_interrupted_run_says_so_and_is_shown(tmp_path: Path) -> None:
+    printed = _printed(_summary(tmp_path / "grpo", num_steps=40, stop_after=12), _summary(tmp_path / "clip_cov"))
+    assert "interrupted at 12/40" in printed
+
+
+def test_a_run_without_steps_is_shown_too(tmp_path: Path) -> None:
+    rows = summary_rows(_summary(tmp_path / "grpo", num_steps=40, stop_after=0))
+    assert rows["law"].startswith("no fit: ")
+    assert "entropy, end" not in rows

@@ -1,0 +1,50 @@
+"""Bad input is refused with its name and index; good input passes unchanged."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from covent.errors import FitError, ShapeError
+from covent.law import fit, fit_line
+from covent.law.series import aligned, check_increasing
+
+GOOD = ([0.5, 0.3, 0.2, 0.1], [0.30, 0.34, 0.36, 0.38])
+
+
+def test_good_input_passes_unchanged() -> None:
+    entropy, accuracy = aligned(entropy=GOOD[0], accuracy=GOOD[1])
+    assert entropy.tolist() == GOOD[0]
+    assert accuracy.tolist() == GOOD[1]
+
+
+@pytest.mark.parametrize(
+    ("entropy", "accuracy", "error", "message"),
+    [
+        ([0.5, 0.3, 0.2], GOOD[1], ShapeError, r"3 values and accuracy has 4: accuracy\[3\] has no partner"),
+        (GOOD[0], [0.3, 0.34], ShapeError, r"entropy\[2\] has no partner in accuracy"),
+        ([GOOD[0]], GOOD[1], ShapeError, r"entropy has shape \(1, 4\)"),
+        ([0.5, float("nan"), 0.2, 0.1], GOOD[1], FitError, r"entropy\[1\] = nan is not a finite"),
+        ([0.5, 0.3, None, 0.1], GOOD[1], FitError, r"entropy\[2\] = nan"),
+        (GOOD[0], [0.3, 0.34, float("inf"), float("inf")], FitError, r"accuracy\[2\] = inf .*\(2 such values in all\)"),
+        ([0.5, "high", 0.2, 0.1], GOOD[1], FitError, "entropy holds something that is not a number"),
+        ([0.5, 0.3, 0.2, -0.1], GOOD[1], FitError, r"entropy\[3\] = -0\.1 is negative"),
+        ([0.5, 0.3, 0.2, 31.0], GOOD[1], FitError, r"entropy\[3\] = 31 is above 30 nats"),
+        (GOOD[0], [0.3, 34.0, 0.36, 0.38], FitError, r"accuracy\[1\] = 34 lies outside \[0, 1\].*unit='percent'"),
+    ],
+)
+@pytest.mark.parametrize("form", [fit, fit_line])
+def test_bad_input_is_named(form: Any, entropy: Any, accuracy: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        form(entropy, accuracy, unit="fraction")
+
+
+def test_unknown_unit_is_named() -> None:
+    with pytest.raises(FitError, match=r"unit is 'points'; allowed are 'fraction' .* 'percent'"):
+        fit(*GOOD, unit="points")  # type: ignore[arg-type]
+
+
+def test_steps_must_increase() -> None:
+    check_increasing("step", np.array([0.0, 4.0, 8.0]))
+    with pytest.raises(FitError, match=r"step\[2\] = 4 is not after"):
+        check_increasing("step", np.array([0.0, 4.0, 4.0]))

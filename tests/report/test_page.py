@@ -1,0 +1,169 @@
+"""The page as a browser would see it: complete, closed to the network, and deaf to hostile text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from covent.errors import ConfigError
+from covent.report.page import page, write_report
+from covent.store.reader import Run, read_run
+from tests.support.synthetic import write_run
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;b&gt;\"'{{7*7}}\u2028"
+SECTIONS = ["happened", "curves", "law", "forecast", "change", "agreement", "covariance", "control", "tests", "samples"]
+
+
+class Reader(HTMLParser):
+    """Collects what a page holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[tuple[str, str]] = []
+        self.policy = ""
+        self.ids: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+        self._kind: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "action", "data", "srcset"}]
+        if found.get("id"):
+            self.ids.append(found["id"] or "")
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"] or ""
+        if tag == "script":
+            self._kind = found.get("type") or "text/javascript"
+            self.scripts.append((self._kind, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._kind = None
+
+    def handle_data(self, data: str) -> None:
+        if self._kind is None:
+            self.text += data
+        else:
+            self.scripts[-1] = (self._kind, self.scripts[-1][1] + data)
+
+
+@pytest.fixture(scope="module")
+def reader(runs: dict[str, Run]) -> Reader:
+    return Reader(page(list(runs.values())))
+
+
+def test_every_section_is_there_and_every_id_once(reader: Reader) -> None:
+    assert [anchor for anchor in SECTIONS if anchor not in reader.ids] == []
+    assert len(reader.ids) == len(set(reader.ids))
+    inner = [link.removeprefix("#") for link in reader.links if link.startswith("#")]
+    assert set(inner) <= set(reader.ids)
+    assert "Entropy collapsed in grpo" in reader.text or "Entropy fell in" in reader.text
+
+
+def test_nothing_is_fetched_and_only_our_scripts_may_run(reader: Reader) -> None:
+    assert all(link.startswith(("#", "data:")) for link in reader.links)
+    assert not reader.handlers
+    assert reader.tags.isdisjoint({"iframe", "object", "embed", "form", "base", "img"})
+    running = [text for kind, text in reader.scripts if kind == "text/javascript"]
+    assert len(running) == 2
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in running}
+    directives = dict(part.strip().split(" ", 1) for part in reader.policy.split(";"))
+    assert set(directives["script-src"].split()) == hashes
+    assert directives["default-src"] == "'none'" and "connect-src" not in directives
+
+
+def test_figures_are_json_with_a_table_each(reader: Reader) -> None:
+    figures = [json.loads(text) for kind, text in reader.scripts if kind == "application/json"]
+    drawn = [figure for figure in figures if "data" in figure]
+    # Five kinds of plot for each of three runs, and four that show all runs.
+    assert len(drawn) == 5 * 3 + 4
+    assert all(figure["data"] for figure in drawn)
+    assert reader.text.count("Data") >= len(drawn)
+
+
+def test_hostile_text_is_shown_and_never_markup(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", "clip_cov", num_steps=20, text=lambda text: text + HOSTILE))
+    config = run.header.config | {HOSTILE: HOSTILE}
+    header = run.header.model_copy(
+        update={"config": config, "hardware": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    )
+    hostile = Run(**(vars(run) | {"header": header, "notes": [HOSTILE]}))
+    text = page([hostile])
+    reader = Reader(text)
+    assert len([kind for kind, _ in reader.scripts if kind == "text/javascript"]) == 2
+    assert not reader.handlers and "img" not in reader.tags
+    assert "alert(1)</script>" not in text and "<img" not in text
+    assert HOSTILE.split("\u2028")[0] in reader.text
+    for kind, script in reader.scripts:
+        if kind == "application/json":
+            assert "<" not in script and "&" not in script
+            for trace in json.loads(script).get("data", []):
+                assert "<" not in trace["name"]
+    # The control: the same text unescaped would have been found.
+    bad = Reader(f"<p>{HOSTILE}</p>")
+    assert "img" in bad.tags and bad.handlers == ["onerror"]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 7])
+def test_short_runs_still_give_a_page_with_a_banner(tmp_path: Path, steps: int) -> None:
+    run = read_run(write_run(tmp_path / "run", stop_after=steps))
+    text = Reader(page([run])).text
+    assert f"interrupted after {steps} of 160 rollout steps" in text
+    assert "Ctrl-C" in text
+
+
+def test_runs_without_evaluations_or_samples_give_a_page(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", num_steps=12, evaluate=False))
+    text = Reader(page([Run(**(vars(run) | {"samples": [], "updates": []}))])).text
+    assert "has no law" in text
+
+
+def test_entropies_of_different_definition_are_not_compared_unnoticed(runs: dict[str, Run]) -> None:
+    one, other = (Run(**(vars(runs[name]) | {"updates": [], "samples": []})) for name in ("grpo", "kl_cov"))
+    assert "not comparable" not in Reader(page([one, other])).text
+    step = other.steps[0]
+    sampled = step.model_copy(update={"entropy": step.entropy.model_copy(update={"estimator": "sampled"})})
+    changed = Run(**(vars(other) | {"steps": [sampled, *other.steps[1:]]}))
+    assert "not comparable" in Reader(page([one, changed])).text
+
+
+def test_many_runs_of_one_method_fit_on_a_page(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / str(seed), "grpo", seed=seed, num_steps=10)) for seed in range(5)]
+    text = Reader(page(runs)).text
+    assert "grpo · seed 4" in text and "Seeds: grpo 5" in text
+
+
+def test_the_file_is_written_and_no_run_is_an_error(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / "run", num_steps=5))]
+    path = write_report(runs, tmp_path / "new" / "report.html")
+    assert path.read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
+    with pytest.raises(ConfigError, match="at least one run"):
+        page([])
+
+
+@pytest.mark.slow
+def test_a_browser_draws_every_plot_without_an_error(runs: dict[str, Run], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    path = write_report(list(runs.values()), tmp_path / "report.html")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([chromium, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert re.search(r'<html[^>]* data-drawn="19"', done.stdout)
+    assert "CONSOLE" not in done.stderr, done.stderr

@@ -1,0 +1,1 @@
+"""What several tests share: tolerances, and small made-up runs."""

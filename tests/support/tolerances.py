@@ -1,0 +1,52 @@
+"""Every tolerance of the suite, with the reason for its size. A test never writes a number of its own."""
+
+EXACT = 0.0
+"""The same operations in the same order: bit for bit."""
+
+TIGHT = 1e-12
+"""Two float64 computations of one quantity in another order of summation."""
+
+FLOAT32 = 2e-5
+"""A float32 computation of order one against its float64 truth."""
+
+FINITE_DIFFERENCE = 1e-6
+"""Central differences in float64 with a step near 1e-5."""
+
+CENTRED = 1e-8
+"""Float64 deviations from a mean that is up to 1e4 times larger than they are: that many digits are gone."""
+
+PRINTED = 5e-5
+"""A value against a table printed with four decimals."""
+
+DECAY_GRID = 0.06
+"""Relative: what the spacing of the grid of τ leaves open in τ, p and the entropies up to three prefixes ahead."""
+
+DECAY_GRID_ACCURACY = 1e-3
+"""The same in accuracy, for entropies that are small by then."""
+
+CORRELATION = 0.1
+"""Three standard errors of a correlation of 0 estimated from 400 points, and a little."""
+
+NEAR_ZERO_ENTROPY = 1e-5
+"""Relative: what covent promises of float32 logits over a vocabulary of 151,936, down to entropies of 1e-6."""
+
+CACHED_FORWARD = 1e-10
+"""Float64 log-probs of one model with and without a key-value cache, padding and company in the batch."""
+
+SLOPE = 0.05
+"""Of a fitted power of the step size: what the next order leaves over three decades."""
+
+CHANCE = 1e-3
+"""A p-value below it is no chance. Seeds are fixed, so a test that passes once passes always."""
+
+CORPUS_RATE = 0.02
+"""Absolute: four standard errors of the mean rate of some 170 facts seen 80 times each."""
+
+CORRELATION_GRID = 0.02
+"""Relative to the width of an interval: what the spacing of the grid of correlations leaves open."""
+
+DRAWN_SHARE = 0.01
+"""Four standard errors of a share of 10 % among 20,000 draws, and a little."""
+
+STANDARD_ERRORS = 4.0
+"""How many standard errors a seeded sample mean may lie from the expectation."""

@@ -1,0 +1,81 @@
+"""The warm start learns, is cached by content, and mends its cache."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from covent.tasks import make_task
+from covent.train.config import TrainConfig
+from covent.train.model import LanguageModel, load_model
+from covent.train.warm_start import warm_start, weights_hash
+from tests.support.tiny import tiny_config
+
+
+def _fresh(config: TrainConfig) -> LanguageModel:
+    task = make_task(config.task, config.seed)
+    return load_model(config.model, task, seed=config.seed, dtype=torch.float32, device="cpu")
+
+
+def _start(config: TrainConfig) -> tuple[str, int]:
+    """Hash of the warm-started weights and the number of training steps it took."""
+    seen: list[int] = []
+    model = _fresh(config)
+    found = warm_start(model, make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done))
+    return found, len(seen) - 1
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_second_time_nothing_is_trained(own_cache: Path) -> None:
+    config = tiny_config()
+    trained, steps = _start(config)
+    assert steps == config.warm_start.steps
+    assert _start(config) == (trained, 0)
+
+
+def test_whatever_it_depends_on_makes_another_start(own_cache: Path) -> None:
+    hashes = {
+        _start(config)[0]
+        for config in (
+            tiny_config(),
+            tiny_config(seed=1),
+            tiny_config(warm_start={"lr": 0.009}),
+            tiny_config(task={"max_operations": 3}),
+            tiny_config(model={"intermediate_size": 64}),
+        )
+    }
+    assert len(hashes) == 5
+    # Negative control: what RL does with the start does not change it.
+    assert _start(tiny_config(optimizer={"lr": 0.5}))[0] in hashes
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_cache_is_trained_anew(own_cache: Path, damage: str) -> None:
+    config = tiny_config()
+    trained, _ = _start(config)
+    (cached,) = own_cache.rglob("*.safetensors")
+    content = bytearray(cached.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[-100] ^= 1
+    cached.write_bytes(content)
+    assert _start(config) == (trained, config.warm_start.steps)
+    assert _start(config) == (trained, 0)
+
+
+def test_no_cache_leaves_nothing_behind(own_cache: Path) -> None:
+    _start(tiny_config(warm_start={"cache": False}))
+    assert list(own_cache.iterdir()) == []
+
+
+def test_no_steps_leave_the_model_as_it_is(own_cache: Path) -> None:
+    config = tiny_config(warm_start={"steps": 0})
+    assert _start(config)[0] == weights_hash(_fresh(config))
+    assert os.listdir(own_cache) == []
