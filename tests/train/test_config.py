@@ -6,8 +6,7 @@ import pytest
 
 from covent.controls import ClipCov, KLCov
 from covent.errors import ConfigError, MissingPathError
-from covent.train.config import TrainConfig, config_warnings, load_config, parse_config
-from covent.train.run import config_yaml
+from covent.train.config import TrainConfig, config_warnings, config_yaml, load_config, parse_config
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -170,6 +170,12 @@ def parse_config(settings: dict[str, Any], *, source: str) -> TrainConfig:
         raise ConfigError(f"{source}: {'; '.join(problems)}") from error
 
 
+def config_yaml(config: TrainConfig) -> str:
+    """The settings as YAML that `covent train` reads."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
 def config_warnings(config: TrainConfig) -> list[str]:
     """Settings that are allowed but rarely meant."""
     warnings = []

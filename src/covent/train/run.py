@@ -15,7 +15,6 @@ from random import Random
 import numpy
 import torch
 import transformers
-import yaml
 
 from covent import __version__
 from covent.errors import ConfigError, CoventError
@@ -23,7 +22,7 @@ from covent.rollout.sampler import sample
 from covent.store.schema import SCHEMA_VERSION, RunHeader, StepRow
 from covent.store.writer import RunWriter
 from covent.tasks import Task, make_task, problems
-from covent.train.config import TrainConfig
+from covent.train.config import TrainConfig, config_yaml
 from covent.train.evaluate import Exam
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel, load_model
@@ -71,12 +70,6 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
             writer.status("failed", step=done, message=str(error), seconds=time.perf_counter() - start)
             raise
         writer.status("finished", step=done, seconds=time.perf_counter() - start)
-
-
-def config_yaml(config: TrainConfig) -> str:
-    """The settings as YAML that `covent train` reads."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    return text
 
 
 def _rl(
