@@ -1,5 +1,4 @@
-# Each target does all its own set-up. To choose the build of torch, pass flags to pip, for example
-#   make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# Each target does all its own set-up. PIP_FLAGS go to pip, for example to choose the build of torch (README.md).
 PYTHON ?= python3
 PIP_FLAGS ?=
 DEMO_FLAGS ?=

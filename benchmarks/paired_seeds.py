@@ -26,7 +26,7 @@ import numpy as np
 from covent.law.student import mixture_interval
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import Run, read_run
-from covent.train.config import config_yaml
+from covent.train.config import config_yaml, parse_config
 from covent.train.demo import METHODS, DemoRun, demo_runs
 
 MATCHED_STEPS = (20, 40, 80, 120)
@@ -57,7 +57,7 @@ def train_seed(out: Path, seed: int, settings: list[str]) -> list[Path]:
     """All methods of one seed, one after the other; the first leaves the warm start in the cache for the rest."""
     folder = out / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    runs = demo_runs(folder, seed=seed, steps=None)
+    runs = demo_runs(folder, parse_config({"seed": seed}, source="--first-seed"))
     for run in runs:
         if not (run.folder / "status.json").exists() or read_run(run.folder).status.state != "finished":
             _train(run, settings)
@@ -251,7 +251,7 @@ def _forecast_table(grpo: list[dict[str, Any]]) -> str:
 
 def _probe_table(by_method: dict[str, list[dict[str, Any]]]) -> str:
     lines = [
-        "Probe states, against the observed entropy change: correlation and slope, median over seeds [smallest, largest]:",
+        "Probe states, against the observed change: correlation and slope, median over seeds [smallest, largest]:",
         "",
         "| quantity | per | trend | method | correlation | slope |",
         "|---|---|---|---|---|---|",

@@ -48,8 +48,8 @@ class NonFiniteError(CoventError, ArithmeticError):
     exit_code = 1
 
 
-class SamplingError(CoventError, RuntimeError):
-    """Sampling cannot go on, for example because no group with mixed rewards was found."""
+class DemoError(CoventError, RuntimeError):
+    """A run of the demo ended badly; the message holds the end of its log."""
 
     exit_code = 1
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from covent.core.reduce import masked_mean, masked_sum, response_means
+from covent.core.reduce import masked_mean, masked_sum, part_of_mean, response_means
 from covent.errors import EmptyMaskError
 from tests.support.batches import optimizer_batch, tokens
 from tests.support.tolerances import TIGHT
@@ -29,6 +29,19 @@ def test_response_means_weigh_responses_equally() -> None:
     means = response_means(batch.logprobs, batch.mask)
     assert means.tolist() == pytest.approx([fmean(row) for row in rows], abs=TIGHT)
     assert float(means.mean()) != pytest.approx(float(masked_mean(batch.logprobs, batch.mask)), abs=TIGHT)
+
+
+def test_parts_of_a_mean_add_up_however_the_batch_is_cut() -> None:
+    batch = optimizer_batch(0)
+    whole = float(masked_mean(batch.logprobs, batch.mask))
+    for size in (1, 2, 3):
+        cuts = [slice(first, first + size) for first in range(0, len(batch.mask), size)]
+        parts = [part_of_mean(batch.logprobs[cut], batch.mask[cut], count=batch.num_tokens) for cut in cuts]
+        assert math.fsum(map(float, parts)) == pytest.approx(whole, abs=TIGHT)
+    mean_of_means = fmean(float(masked_mean(row, mask)) for row, mask in zip(batch.logprobs, batch.mask, strict=True))
+    assert mean_of_means != pytest.approx(whole, abs=TIGHT)
+    with pytest.raises(EmptyMaskError):
+        part_of_mean(batch.logprobs, batch.mask, count=0)
 
 
 def test_nothing_flows_from_behind_the_mask() -> None:

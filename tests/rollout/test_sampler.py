@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chisquare
 
 from covent.core.keys import key
+from covent.rollout import sampler
 from covent.rollout.batch import Responses, score
 from covent.rollout.sampler import sample
 from tests.support.small_model import shared_model
@@ -171,3 +172,20 @@ def test_impossible_tokens_are_never_drawn() -> None:
         handle.remove()
     assert not set(impossible) & set(drawn.response_ids[drawn.mask].tolist())
     assert bool(drawn.logprobs.isfinite().all()) and bool(drawn.entropies.isfinite().all())
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0.0, 1), (0.499, 1), (0.5, 3), (1 - 2**-53, 3)])
+def test_the_ends_of_the_unit_interval_fall_on_possible_tokens(
+    number: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities 0, 1/2, 0, 1/2, 0: each number falls into the half-open interval of a token that can occur."""
+    monkeypatch.setattr(sampler, "token_uniform", lambda key, identity: torch.full((1,), number, dtype=torch.float64))
+    model = shared_model()
+    logits = torch.full((len(model.tokenizer),), -math.inf, dtype=torch.float64)
+    logits[1] = logits[3] = 0.0
+    handle = model.network.lm_head.register_forward_hook(lambda module, inputs, output: logits.expand_as(output))
+    try:
+        drawn = draw(PROMPTS[:1], num_samples=1, max_tokens=1)
+    finally:
+        handle.remove()
+    assert drawn.response_ids.tolist() == [[expected]]

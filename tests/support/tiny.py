@@ -1,4 +1,4 @@
-"""A whole training run in about a second: the smallest settings under which every part of the trainer has work to do."""
+"""A whole training run in about a second: the smallest settings that give every part of the trainer work to do."""
 
 from pathlib import Path
 from typing import Any

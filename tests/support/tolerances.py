@@ -50,3 +50,9 @@ DRAWN_SHARE = 0.01
 
 STANDARD_ERRORS = 4.0
 """How many standard errors a seeded sample mean may lie from the expectation."""
+
+PAPER_LINES = 0.03
+"""Relative: least squares on the digitised markers against the lines drawn in the paper's figure."""
+
+SHAPE_GRID = 0.02
+"""Relative: what the grids of the saturating curve leave open in its ceiling."""

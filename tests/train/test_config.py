@@ -34,6 +34,14 @@ def test_overrides_go_on_top_with_their_types(config_file: Path) -> None:
     assert config.control == ClipCov(clip_cov_ratio=0.01)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_control_does_not_inherit_the_settings_of_the_old_one(order: int) -> None:
+    overrides = ["control.type=clip_cov", "control.clip_cov_ratio=0.012"][::order]
+    assert load_config(RECIPES / "clock.yaml", overrides).control == ClipCov(clip_cov_ratio=0.012)
+    same = load_config(RECIPES / "clock.yaml", ["control.type=ppo_clip", "control.clip_ratio_high=0.28"][::order])
+    assert (same.control.clip_ratio_low, same.control.clip_ratio_high) == (0.2, 0.28)
+
+
 def test_a_tag_may_be_left_out_where_the_default_is_meant(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("")

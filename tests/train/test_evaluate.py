@@ -19,7 +19,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(num_samples: int,
 
 def test_the_naive_estimate_is_another_number() -> None:
     """Negative control: 1 - (1 - c/n)^k samples with replacement and is biased."""
-    assert 1 - (1 - 1 / 6) ** 3 != pytest.approx(pass_at_k(6, 1, 3), abs=0.01)
+    assert pytest.approx(pass_at_k(6, 1, 3), abs=0.01) != 1 - (1 - 1 / 6) ** 3
 
 
 @pytest.mark.parametrize(("num_right", "n"), [(0, 10), (3, 10), (10, 10), (241, 256), (1, 1)])

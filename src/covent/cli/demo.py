@@ -46,8 +46,7 @@ class Demo:
         from covent.train.demo import demo_runs
 
         asked = {"seed": self.seed} | ({} if self.steps is None else {"steps": self.steps})
-        parse_config(asked, source="covent demo")
-        planned = demo_runs(self.folder, seed=self.seed, steps=self.steps)
+        planned = demo_runs(self.folder, parse_config(asked, source="covent demo"))
         output.say(
             f"{', '.join(run.name for run in planned)} from one warm start, seed {self.seed}, in {self.folder}\n"
         )

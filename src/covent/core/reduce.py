@@ -31,6 +31,21 @@ def masked_mean(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -
     return masked_sum(values, mask) / count
 
 
+def part_of_mean(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, count: int) -> Float[Tensor, ""]:
+    """What one micro-batch adds to a mean over the whole optimizer batch.
+
+        sum over the micro-batch / count          added over all micro-batches: the mean over the batch
+
+    Args:
+      values, mask: of the micro-batch; gradients flow where the mask is True.
+      count: tokens that count in the whole optimizer batch, at least 1.
+    Raises: EmptyMaskError when count is 0.
+    """
+    if count < 1:
+        raise EmptyMaskError(f"A mean over {count} tokens: the whole optimizer batch has none that counts.")
+    return masked_sum(values, mask) / count
+
+
 def response_means(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """Mean over the tokens of each response: the inner mean of the paper's entropy.
 

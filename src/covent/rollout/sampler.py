@@ -40,39 +40,25 @@ def sample(
       temperature: of the sampling distribution; the sampler's log-probs are at this temperature (at 1 if it is 0).
     Returns: responses in prompt order, the samples of a prompt together.
     """
+    decoding = _Decoding(model, prompts, num_samples, pad_id)
     device = model.device
-    ids, prompt_mask = pad_left(prompts, pad_id)
-    ids, prompt_mask = ids.to(device), prompt_mask.to(device)
-    cache, logits = _prefill(model, ids, prompt_mask, num_samples)
-    ids, prompt_mask = (t.repeat_interleave(num_samples, dim=0) for t in (ids, prompt_mask))
-    position = positions_of(prompt_mask)[:, -1:]
     group = torch.tensor(groups, device=device).repeat_interleave(num_samples)
     number = torch.arange(num_samples, device=device).repeat(len(prompts))
-
-    attention = prompt_mask.long()
-    alive = torch.ones(len(ids), dtype=torch.bool, device=device)
+    alive = torch.ones_like(group, dtype=torch.bool)
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for step in range(max_tokens):
+        logits = decoding.logits
         token = _draw(logits, temperature, key, TokenIdentity(group, number, torch.full_like(group, step)))
         logprob, entropy = token_scores(logits, token, temperature or 1.0)
         columns.append((torch.where(alive, token, pad_id), alive, logprob, entropy))
         alive = alive & (token != end_id)
         if step + 1 == max_tokens or not bool(alive.any()):
             break
-        attention = torch.cat([attention, attention.new_ones(len(ids), 1)], dim=1)
-        position = position + 1
-        output = model(
-            input_ids=token[:, None],
-            attention_mask=attention,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = output.logits[:, -1]
+        decoding.advance(token)
     tokens, mask, logprobs, entropies = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
     return Responses(
-        prompt_ids=ids,
-        prompt_mask=prompt_mask,
+        prompt_ids=decoding.prompt_ids,
+        prompt_mask=decoding.prompt_mask,
         response_ids=tokens,
         mask=mask,
         logprobs=logprobs.masked_fill(~mask, 0.0),
@@ -83,19 +69,43 @@ def sample(
     )
 
 
-def _prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor, num_samples: int) -> tuple[DynamicCache, Tensor]:
-    """The prompts' cache and the logits of the first response tokens; a prompt is read once for all its samples."""
-    cache = DynamicCache(config=model.config)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=positions_of(mask),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_repeat_interleave(num_samples)
-    return cache, output.logits[:, -1].repeat_interleave(num_samples, dim=0)
+class _Decoding:
+    """A batch in the middle of being decoded: the key-value cache and the logits of the next token, [B, V].
+
+    Each prompt passes through the model once; its cache is then repeated for the samples.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_samples: int, pad_id: int) -> None:
+        self._model = model
+        ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))
+        positions = positions_of(mask)
+        self._cache = DynamicCache(config=model.config)
+        output = model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache.batch_repeat_interleave(num_samples)
+        self.logits: Tensor = output.logits[:, -1].repeat_interleave(num_samples, dim=0)
+        self.prompt_ids, self.prompt_mask = (t.repeat_interleave(num_samples, dim=0) for t in (ids, mask))
+        self._attention = self.prompt_mask.long()
+        self._position = positions[:, -1:].repeat_interleave(num_samples, dim=0)
+
+    def advance(self, token: Tensor) -> None:
+        """Append one token to each response."""
+        self._attention = torch.cat([self._attention, self._attention.new_ones(len(token), 1)], dim=1)
+        self._position = self._position + 1
+        output = self._model(
+            input_ids=token[:, None],
+            attention_mask=self._attention,
+            position_ids=self._position,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.logits = output.logits[:, -1]
 
 
 def _draw(logits: Tensor, temperature: float, key: int, identity: TokenIdentity) -> Tensor:

@@ -1,21 +1,21 @@
 """The rows of a run folder, version 1. Every field is documented once, under the field.
 
-    run.json           RunHeader: config, seeds, versions, commit, hardware; written first
-    config.yaml        the settings again, ready for `covent train`
-    status.json        Status: running, finished, interrupted or failed; rewritten atomically
-    steps.jsonl        StepRow: one rollout step
-    updates.jsonl      UpdateRow: one optimizer step
-    evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
-    verdicts.jsonl     VerdictRow: one problem of a test evaluation
-    samples.jsonl      SampleRow: one sampled response with its token columns
-    model/             the final weights (safetensors) and tokenizer
+run.json           RunHeader: config, seeds, versions, commit, hardware; written first
+config.yaml        the settings again, ready for `covent train`
+status.json        Status: running, finished, interrupted or failed; rewritten atomically
+steps.jsonl        StepRow: one rollout step
+updates.jsonl      UpdateRow: one optimizer step
+evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
+verdicts.jsonl     VerdictRow: one problem of a test evaluation
+samples.jsonl      SampleRow: one sampled response with its token columns
+model/             the final weights (safetensors) and tokenizer
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from covent.readings import ControlReading, CovarianceTail, EntropyReading, Mean, ProbeReading
 
@@ -29,6 +29,8 @@ class Row(BaseModel):
 
 
 class RunHeader(Row):
+    """What a run is: settings, seeds, versions, hardware; everything needed to run it again."""
+
     schema_version: int
     name: str
     """Short label for legends, for example `grpo`, `clip_cov`."""
@@ -50,6 +52,8 @@ class RunHeader(Row):
 
 
 class Status(Row):
+    """Where a run stands."""
+
     state: Literal["running", "finished", "interrupted", "failed"]
     step: int
     """Rollout steps completed."""

@@ -112,7 +112,7 @@ class TrainConfig(_Settings):
     threads: _PositiveInt = 1
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float64"] = "float32"
     task: Annotated[ClockSettings | GridSettings, Field(discriminator="name")] = ClockSettings()
     model: ModelSettings = ModelSettings()
     warm_start: WarmStartSettings = WarmStartSettings()
@@ -135,6 +135,8 @@ class TrainConfig(_Settings):
 _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
 """What a section without its tag means, so that `task.preset=hard` alone can be said."""
 
+_TAGS = {f"{section}.{name}" for section, tag in _DEFAULT_TAGS.items() for name in tag}
+
 _SECTIONS = {"task": ClockSettings | GridSettings, "control": get_args(Control)[0]}
 
 
@@ -153,7 +155,8 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
         raise ConfigError(f"'{path}' is not a YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"'{path}' must hold settings as 'name: value' lines; it holds a {type(settings).__name__}.")
-    for override in overrides:
+    # A tag decides which settings its section has, so it comes first wherever it stands.
+    for override in sorted(overrides, key=lambda override: override.partition("=")[0] not in _TAGS):
         _override(settings, override)
     return parse_config(settings, source=str(path))
 
@@ -204,6 +207,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise ConfigError(f"'{name}': '{parent}' is a single value in the config file, it has no part '{last}'.")
+    before = place.get(last, _DEFAULT_TAGS.get(parents[0], {}).get(last) if parents else None)
     try:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -212,6 +216,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
         # YAML reads 3e-4 as text because it has no dot; a number was meant.
         with contextlib.suppress(ValueError):
             place[last] = float(place[last])
+    if name in _TAGS and place[last] != before:
+        # Another kind of task or control: the settings that the file gave the old kind are not meant for it.
+        settings[parents[0]] = {last: place[last]}
 
 
 def _explain(problem: Any) -> str:

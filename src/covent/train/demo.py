@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from covent.controls import ClipCov, Control, KLCov, PPOClip
-from covent.errors import CoventError, RunExistsError
+from covent.errors import DemoError, RunExistsError
 from covent.tasks import make_task
 from covent.train.config import TrainConfig, config_yaml
 from covent.train.model import load_model
@@ -33,12 +33,6 @@ _POLL_S = 0.3
 _STOP_S = 20.0
 
 
-class DemoError(CoventError, RuntimeError):
-    """A run of the demo ended badly; the message holds the end of its log."""
-
-    exit_code = 1
-
-
 @dataclass(frozen=True)
 class DemoRun:
     """One run of the demo."""
@@ -52,11 +46,10 @@ class DemoRun:
         return self.folder.with_suffix(".log")
 
 
-def demo_runs(folder: Path, *, seed: int, steps: int | None) -> list[DemoRun]:
-    """The three runs, each with its own folder under the demo's."""
-    base = TrainConfig(seed=seed) if steps is None else TrainConfig(seed=seed, steps=steps)
+def demo_runs(folder: Path, base: TrainConfig) -> list[DemoRun]:
+    """The three runs, each with its own folder under the demo's: `base` with each control, on the CPU."""
     return [
-        DemoRun(name, folder / name, base.model_copy(update={"name": name, "control": control}))
+        DemoRun(name, folder / name, base.model_copy(update={"name": name, "control": control, "device": "cpu"}))
         for name, control in METHODS.items()
     ]
 

@@ -50,7 +50,9 @@ class LanguageModel:
         return [*self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"], self.end_id]
 
     def decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        """The text of a response without its end token. Any other special token stays, for the verifier to see."""
+        ended = bool(ids) and ids[-1] == self.end_id
+        return str(self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)).strip()
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder."""

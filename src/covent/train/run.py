@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -18,6 +17,7 @@ import transformers
 
 from covent import __version__
 from covent.errors import ConfigError, CoventError
+from covent.provenance import commit
 from covent.rollout.sampler import sample
 from covent.store.schema import SCHEMA_VERSION, RunHeader, StepRow
 from covent.store.writer import RunWriter
@@ -45,9 +45,9 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
     start = time.perf_counter()
     tell = progress or (lambda phase, done, total: None)
     device = _device(config)
-    _make_deterministic(config.threads)
+    _make_deterministic(config.threads, device)
     task = make_task(config.task, config.seed)
-    dtype = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}[config.dtype]
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
     header = _header(config, model, device)
     with RunWriter.create(folder, header, config_yaml(config), num_steps=config.steps) as writer:
@@ -163,11 +163,12 @@ def _device(config: TrainConfig) -> str:
     return config.device
 
 
-def _make_deterministic(threads: int) -> None:
+def _make_deterministic(threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     # cuBLAS is reproducible only with a fixed workspace, and reads this when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # On a GPU a few operations, such as cumsum, have no deterministic version: torch warns and goes on.
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     # Progress is ours to show.
     transformers.utils.logging.disable_progress_bar()
 
@@ -188,23 +189,8 @@ def _header(config: TrainConfig, model: LanguageModel, device: str) -> RunHeader
             "numpy": numpy.__version__,
             "platform": platform.platform(),
         },
-        commit=_commit(),
+        commit=commit(),
         hardware=torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}",
         num_parameters=model.num_parameters,
         start_model=None,
     )
-
-
-def _commit() -> str | None:
-    """Commit of the checkout that covent runs from; None when it is installed elsewhere."""
-    here = Path(__file__).parent
-    try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return f"{commit}+dirty" if _git(here, "status", "--porcelain", "--", ".") else commit
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

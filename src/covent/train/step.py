@@ -9,6 +9,7 @@ from torch import Tensor
 
 from covent.core.loss import LossTerms, surrogate
 from covent.core.plan import Measured, Plan
+from covent.core.reduce import part_of_mean
 from covent.errors import NonFiniteError
 from covent.rollout.batch import Responses, score
 from covent.train.model import LanguageModel
@@ -84,7 +85,7 @@ def accumulate(
         terms: LossTerms = surrogate(
             logprobs, measured.old_logprobs[rows], measured.advantages[rows], measured.mask[rows], plan.rows(rows)
         )
-        part = (terms.policy + terms.kl).sum() / measured.num_tokens
+        part = part_of_mean(terms.policy + terms.kl, measured.mask[rows], count=measured.num_tokens)
         part.backward()
         loss += float(part.detach())
         cut_low += int(terms.cut_low.sum())
