@@ -80,10 +80,9 @@ class ClockTask:
         rng = Random(f"clock facts/{corpus_seed}")  # noqa: S311 - not cryptography
         knowledge = PRESETS[settings.preset]
         self._results = {
-            (operator, left, right): _result_distribution(_apply(operator, left, right), knowledge, rng)
+            (operator, left, right): _result_distribution(_apply(operator, left, right), p_right, rng)
             for operator in _OPERATORS
-            for left in range(10)
-            for right in range(10)
+            for (left, right), p_right in _known(knowledge, rng)
         }
 
     def draw(self, rng: Random) -> Problem:
@@ -117,14 +116,24 @@ class ClockTask:
         return Verdict.RIGHT if words[-1] == problem.answer else Verdict.WRONG
 
 
-def _result_distribution(right: int, knowledge: _Knowledge, rng: Random) -> tuple[list[int], list[float]]:
+def _known(knowledge: _Knowledge, rng: Random) -> list[tuple[tuple[int, int], float]]:
+    """Which facts of one operator the writers know how well: operands and the probability of the right result.
+
+    The shares of hard and middling facts are exact for every operator, so that corpora of different seeds are about
+    equally hard.
+    """
+    operands = [(left, right) for left in range(10) for right in range(10)]
+    rng.shuffle(operands)
+    num_hard, num_middling = round(knowledge.hard_frac * 100), round(_MIDDLING_FRAC * 100)
+    return [
+        (pair, knowledge.hard * rng.uniform(0.5, 1.5))
+        if rank < num_hard
+        else (pair, knowledge.middling if rank < num_hard + num_middling else knowledge.easy)
+        for rank, pair in enumerate(operands)
+    ]
+
+
+def _result_distribution(right: int, p_right: float, rng: Random) -> tuple[list[int], list[float]]:
     """Which results the corpus gives for one fact, and how often."""
-    kind = rng.random()
-    if kind < knowledge.hard_frac:
-        p_right = knowledge.hard * rng.uniform(0.5, 1.5)
-    elif kind < knowledge.hard_frac + _MIDDLING_FRAC:
-        p_right = knowledge.middling
-    else:
-        p_right = knowledge.easy
     wrong = rng.sample([result for result in range(10) if result != right], len(_WRONG_SHARES))
     return [right, *wrong], [p_right, *((1 - p_right) * share for share in _WRONG_SHARES)]

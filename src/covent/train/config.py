@@ -122,7 +122,7 @@ class TrainConfig(_Settings):
     control: Control = PPOClip()
     optimizer: OptimizerSettings = OptimizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    probe_prompts: int = Field(default=24, ge=0)
+    probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     samples_kept: int = Field(default=4, ge=0)
     """Responses kept with token columns at each validation, for the report."""
