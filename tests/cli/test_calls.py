@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import covent
 from covent.cli.main import main, parse, positionals_first
+from covent.cli.measure import Measure
 from covent.cli.output import Outcome, Output
 from covent.cli.report import Report
 from covent.cli.train import Train
@@ -141,6 +142,15 @@ def test_settings_may_stand_anywhere(words: list[str]) -> None:
     assert isinstance(command, Train)
     assert command.settings == ("steps=3", "control.type=kl_cov")
     assert (command.config, command.folder, command.json) == (Path("clock.yaml"), Path("runs/x"), True)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--group-advantages", "--group_advantages"])
+def test_a_flag_takes_no_word_with_it(flag: str) -> None:
+    command = parse(["measure", flag, "dump.jsonl"])
+    assert isinstance(command, Measure)
+    assert command.dump == Path("dump.jsonl")
+    assert command.json is (flag == "--json")
+    assert command.group_advantages is (flag != "--json")
 
 
 @hypothesis.given(

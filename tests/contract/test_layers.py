@@ -18,6 +18,8 @@ class Layer:
     """A layer imports from lower levels only; layers of one level do not know each other."""
     libraries: str
     """What it may import from outside the standard library."""
+    optional: str = ""
+    """What it may import inside functions only, where an error can name the extra."""
 
 
 LAYERS = {
@@ -29,9 +31,9 @@ LAYERS = {
     "controls": Layer(3, "torch jaxtyping pydantic"),
     "tabular": Layer(3, "numpy"),
     "law": Layer(3, "numpy pydantic"),
-    "logs": Layer(3, "numpy pydantic yaml"),
     "store": Layer(3, "numpy pydantic filelock safetensors yaml"),
     "tasks": Layer(3, "pydantic"),
+    "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(4, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),
@@ -100,6 +102,8 @@ def _objection(module: Module, found: Import) -> str:
     if package != "covent":
         if package in sys.stdlib_module_names:
             return ""
+        if package in LAYERS[layer].optional.split():
+            return "an optional library belongs inside a function" if found.on_load else ""
         if package not in LAYERS[layer].libraries.split():
             return f"not a library of '{layer}'"
         return "imported before the command is known" if early and package != "tyro" else ""
@@ -135,6 +139,7 @@ def test_imports_point_down(module: Module) -> None:
         ("covent.cli.main", "from covent.report.page import write_report"),
         ("covent.readings", "if TYPE_CHECKING:\n    from covent.store.schema import StepRow"),
         ("covent.law.curve", "import scipy.optimize"),
+        ("covent.logs.parquet", "import pyarrow"),
     ],
 )
 def test_a_forbidden_import_is_caught(name: str, text: str) -> None:
@@ -146,6 +151,7 @@ def test_a_forbidden_import_is_caught(name: str, text: str) -> None:
     [
         ("covent.law.curve", "import math\nimport numpy as np\nfrom covent.errors import FitError"),
         ("covent.report.page", "from covent.store.reader import read_run\nfrom covent.report.figures import law"),
+        ("covent.logs.parquet", "def read():\n    from pyarrow.parquet import read_table"),
         ("covent.train.loop", "import torch\nfrom covent.controls.clip_cov import clip_cov"),
         ("covent.cli.train", "from covent import __version__\ndef run():\n    from covent.train.run import train"),
     ],

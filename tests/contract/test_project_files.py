@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from covent.cli.extras import EXTRAS
 from covent.cli.main import parse
 from covent.cli.train import Train
 from covent.train.config import load_config
-from tests.contract.source import ROOT
+from tests.contract.source import ROOT, modules
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -92,13 +93,21 @@ def test_the_base_install_has_no_upper_caps() -> None:
     assert [requirement for requirement in project()["dependencies"] if re.search("<|==|~=", requirement)] == []
 
 
-def test_constraints_pin_every_dependency_to_one_version() -> None:
+def test_extras_that_errors_name_exist() -> None:
+    texts = [module.text for module in modules()]
+    named = {name for text in texts for name in re.findall(r"pip install 'covent\[(\w+)\]'", text)}
+    named |= {name for text in texts for name in re.findall(r'missing_extra\("\w+", "(\w+)"', text)}
+    named |= set(EXTRAS)
+    assert {"train", "wandb"} <= named <= set(project()["optional-dependencies"])
+
+
+def test_constraints_pin_what_make_installs_to_one_version() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in lines), "no build labels"
     pinned = {_distribution(line) for line in lines}
-    extras = project()["optional-dependencies"].values()
-    asked = {_distribution(requirement) for group in [project()["dependencies"], *extras] for requirement in group}
-    assert asked - pinned == set()
+    (extras,) = re.findall(r"-e '\.\[(.*)\]'", MAKEFILE)
+    groups = [project()["dependencies"], *(project()["optional-dependencies"][extra] for extra in extras.split(","))]
+    assert {_distribution(requirement) for group in groups for requirement in group} - pinned == set()
 
 
 def _distribution(requirement: str) -> str:

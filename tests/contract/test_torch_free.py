@@ -23,9 +23,11 @@ TORCH_FREE = [
 _IMPORT_WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 
+optional = ("pyarrow", "tensorboard", "wandb", "matplotlib", "scipy", "pynvml")
+
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "tokenizers", "jaxtyping", "scipy", "matplotlib"):
+        if name.split(".")[0] in ("torch", "transformers", "tokenizers", "jaxtyping", *optional):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())

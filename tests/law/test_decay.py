@@ -43,6 +43,31 @@ def test_takes_the_best_of_the_grid() -> None:
     assert decay.rmse_log == pytest.approx(np.sqrt(squares / 48), abs=CENTRED)
 
 
+def plateau(step: np.ndarray, start: float = 0.5, floor: float = 0.08, tau: float = 7.0) -> np.ndarray:
+    return floor * (start / floor) ** np.exp(-step / tau)
+
+
+def test_a_plateau_is_recovered_and_extrapolated_as_one() -> None:
+    entropy = plateau(STEPS) * np.exp(np.random.default_rng(2).normal(0, 0.03, 48))
+    decay = fit_decay(STEPS, entropy)
+    assert decay.form == "plateau"
+    assert decay.plateau_gain is not None and decay.plateau_gain >= 4
+    assert (decay.initial_entropy, decay.floor) == pytest.approx((0.5, 0.08), rel=DECAY_GRID)
+    later = np.arange(48.0, 480.0)
+    assert decay.at(later) == pytest.approx(plateau(later), rel=DECAY_GRID)
+    assert "settles at about 0.08" in decay.warnings[0]
+    by_power = fit_decay(STEPS[:7], entropy[:7])
+    assert by_power.form == "power"
+    assert by_power.at(later) != pytest.approx(plateau(later), rel=DECAY_GRID)
+
+
+def test_a_power_law_is_not_called_a_plateau() -> None:
+    entropy = power_law(STEPS) * np.exp(np.random.default_rng(3).normal(0, 0.03, 48))
+    decay = fit_decay(STEPS, entropy)
+    assert (decay.form, decay.floor) == ("power", None)
+    assert decay.plateau_gain is not None and decay.plateau_gain < 4
+
+
 def test_exponential_decay_is_the_far_limit_and_is_said() -> None:
     decay = fit_decay(STEPS, 0.2 * np.exp(-STEPS / 20))
     assert decay.at([60.0, 100.0]) == pytest.approx(0.2 * np.exp([-3.0, -5.0]), rel=DECAY_GRID)

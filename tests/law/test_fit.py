@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from covent.law import LawFit, accuracy, compare_forms, fit, fit_line
+from covent.law.criterion import DECISIVE_AICC
 from tests.support.tolerances import CENTRED, TIGHT
 
 A, B = 0.209, 0.596
@@ -159,3 +160,46 @@ def test_the_result_is_plain_json_and_comes_back() -> None:
     assert set(json.loads(law.model_dump_json())) >= {
         *("a", "b", "ceiling", "ceiling_interval", "r2", "rmse", "n", "identified", "unit", "warnings")
     }
+
+
+def test_far_points_count_as_less_alike() -> None:
+    """Correlated noise, seen in bursts of three: told the steps, the noise model explains the points better."""
+    rng, n = np.random.default_rng(5), 240
+    noise = np.zeros(n)
+    for t in range(1, n):
+        noise[t] = 0.9 * noise[t - 1] + rng.normal(0, 0.004)
+    entropy = np.geomspace(0.55, 0.02, n)
+    observed = accuracy(entropy, A, B) + noise
+    kept = np.flatnonzero(np.arange(n) % 12 < 3)
+    told = fit(entropy[kept], observed[kept], unit="fraction", step=kept)
+    untold = fit(entropy[kept], observed[kept], unit="fraction")
+    assert told.aicc < untold.aicc - DECISIVE_AICC
+    assert (told.a, told.b) == pytest.approx((untold.a, untold.b), abs=TIGHT)
+    assert fit(entropy, observed, unit="fraction", step=7 * np.arange(n)) == fit(entropy, observed, unit="fraction")
+
+
+def test_weights_pull_the_law_towards_heavy_points() -> None:
+    observed = noisy(seed=6)
+    observed[0] -= 0.05
+    weights = np.ones(24)
+    weights[0] = 1e-6
+    light = fit(FALLING, observed, unit="fraction", weights=weights)
+    without = fit(FALLING[1:], observed[1:], unit="fraction")
+    assert (light.a, light.b) == pytest.approx((without.a, without.b), abs=1e-3 * A)
+    assert fit(FALLING, observed, unit="fraction").a != pytest.approx(without.a, rel=0.05)
+
+
+def test_held_entropy_is_said_and_falling_entropy_is_not() -> None:
+    rng, t = np.random.default_rng(7), np.arange(40)
+    held = 0.3 + 0.02 * rng.normal(size=40)
+    rising = 0.3 + 0.2 * (1 - np.exp(-t / 15)) + 0.01 * rng.normal(size=40)
+    law = fit(held, rising, unit="fraction")
+    assert not law.identified
+    assert any("something besides entropy drives this run" in warning for warning in law.warnings)
+    falls_first = np.maximum(0.3, 0.9 - 0.2 * t) + 0.002 * rng.normal(size=40)
+    law = fit(
+        falls_first, accuracy(falls_first, 0.02, 0.3) + 0.3 * (t / 40) + 0.005 * rng.normal(size=40), unit="fraction"
+    )
+    assert not law.identified
+    assert any("something besides entropy drives this run" in warning for warning in law.warnings)
+    assert not any("besides entropy" in warning for warning in fit(FALLING, noisy(seed=8), unit="fraction").warnings)

@@ -80,6 +80,8 @@ def test_nothing_after_the_cut_reaches_the_forecast() -> None:
     assert (after.law, after.decay, after.ceiling) == (ahead.law, ahead.decay, ahead.ceiling)
     assert after.unconditional.entropy == ahead.unconditional.entropy
     assert after.unconditional.accuracy == ahead.unconditional.accuracy
+    assert (after.unconditional.low, after.unconditional.high) == (ahead.unconditional.low, ahead.unconditional.high)
+    assert after.final == ahead.final
     assert after.warnings == ahead.warnings
     assert after.unconditional.rmse != ahead.unconditional.rmse
     assert after.conditional.accuracy != ahead.conditional.accuracy
@@ -185,3 +187,16 @@ def test_the_result_is_plain_json_and_comes_back() -> None:
     ahead = forecast_of(run(seed=3, noise=0.01))
     assert Forecast.model_validate_json(ahead.model_dump_json()) == ahead
     json.loads(ahead.model_dump_json())
+
+
+def test_the_end_is_forecast_before_it_has_happened() -> None:
+    whole = run(seed=4, noise=0.01)
+    begun = {name: values[:9] for name, values in whole.items() if name != "entropy_series"}
+    final = forecast_of(begun).final
+    assert final is not None
+    assert final.step == NUM_STEPS
+    assert final.accuracy == pytest.approx(B - A * np.exp(final.entropy), abs=0.05)
+    assert final.low is not None and final.high is not None
+    assert final.low < whole["accuracy"][-1] < final.high
+    assert not final.low < 0.1 < final.high
+    assert forecast_of({name: values[:4] for name, values in begun.items()}).final.low is None

@@ -29,3 +29,12 @@ def test_flat_up_to_rounding() -> None:
     assert is_flat(np.full(5, 0.1) + np.array([0, 1, 0, 1, 0]) * 1e-17)
     assert is_flat(np.empty(0))
     assert not is_flat(np.array([0.1, 0.1, 0.1 + 1e-9]))
+
+
+def test_weights_are_repeated_points() -> None:
+    rng = np.random.default_rng(1)
+    x, y, times = rng.uniform(1.0, 1.2, 15), rng.normal(0, 1, 15), rng.integers(1, 5, 15)
+    line, repeated = least_squares(x, y, times.astype(float)), least_squares(np.repeat(x, times), np.repeat(y, times))
+    assert (line.intercept, line.slope) == pytest.approx((repeated.intercept, repeated.slope), abs=CENTRED)
+    assert line.r2 == pytest.approx(repeated.r2, abs=CENTRED)
+    assert line.slope != pytest.approx(least_squares(x, y).slope, abs=CENTRED)

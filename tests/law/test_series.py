@@ -7,7 +7,7 @@ import pytest
 
 from covent.errors import FitError, ShapeError
 from covent.law import fit, fit_line
-from covent.law.series import aligned, check_increasing
+from covent.law.series import aligned, check_increasing, checked_points, gaps_of
 
 GOOD = ([0.5, 0.3, 0.2, 0.1], [0.30, 0.34, 0.36, 0.38])
 
@@ -48,3 +48,27 @@ def test_steps_must_increase() -> None:
     check_increasing("step", np.array([0.0, 4.0, 8.0]))
     with pytest.raises(FitError, match=r"step\[2\] = 4 is not after"):
         check_increasing("step", np.array([0.0, 4.0, 4.0]))
+
+
+def test_gaps_are_in_units_of_the_usual_one() -> None:
+    assert gaps_of(np.arange(5.0) * 8) is None
+    assert gaps_of(np.array([3.0])) is None
+    assert gaps_of(np.array([0.0, 4.0, 8.0, 16.0, 18.0])).tolist() == [np.inf, 1.0, 1.0, 2.0, 0.5]
+
+
+def test_a_part_keeps_what_belongs_together() -> None:
+    points = checked_points(*GOOD, "fraction", step=[0, 4, 8, 20], weights=[1, 2, 3, 4])
+    part = points.part(np.array([True, False, True, True]))
+    assert part.entropy.tolist() == [0.5, 0.2, 0.1]
+    assert part.step.tolist() == [0, 8, 20]
+    assert part.weights.tolist() == [1, 3, 4]
+    assert part.gaps.tolist() == [np.inf, 0.8, 1.2]
+
+
+def test_steps_and_weights_are_checked() -> None:
+    with pytest.raises(FitError, match=r"weights\[1\] = 0 is not positive"):
+        fit(*GOOD, unit="fraction", weights=[1, 0, 1, 1])
+    with pytest.raises(FitError, match=r"step\[2\] = 4 is not after"):
+        fit(*GOOD, unit="fraction", step=[0, 4, 4, 8])
+    with pytest.raises(ShapeError, match="step has 3"):
+        fit(*GOOD, unit="fraction", step=[0, 4, 8])

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from covent.law.student import mixture_interval, student_cdf
+from covent.law.student import f_survival, mixture_interval, student_cdf
 from tests.support.tolerances import CENTRED, PRINTED, TIGHT
 
 
@@ -47,3 +48,19 @@ def test_a_mixture_has_its_tails_outside() -> None:
     assert below(low, weights) == pytest.approx(0.05, abs=CENTRED)
     assert below(high, weights) == pytest.approx(0.95, abs=CENTRED)
     assert below(low, np.full(3, 1 / 3)) != pytest.approx(0.05, abs=CENTRED)
+
+
+@pytest.mark.parametrize("dof", [1, 2, 30])
+def test_quantiles_of_components_of_very_different_scales(dof: int) -> None:
+    centres, scales, weights = np.array([0.0, 1e-6, 3.0]), np.array([1e-6, 1.0, 10.0]), np.array([0.6, 0.3, 0.1])
+    for end, share in zip(mixture_interval(centres, scales, weights, dof, 0.95), (0.025, 0.975), strict=True):
+        assert weights @ stats.t.cdf((end - centres) / scales, dof) == pytest.approx(share, abs=CENTRED)
+        assert weights @ stats.t.cdf((end - centres) / scales, dof + 1) != pytest.approx(share, abs=CENTRED)
+
+
+@pytest.mark.parametrize("num_contrasts", [2, 4, 10])
+@pytest.mark.parametrize("dof", [1, 7, 200])
+def test_tail_of_f_is_scipys(num_contrasts: int, dof: int) -> None:
+    f = np.array([0.0, 0.3, 1.0, 4.0, 30.0])
+    assert f_survival(f, num_contrasts, dof) == pytest.approx(stats.f.sf(f, num_contrasts, dof), abs=TIGHT)
+    assert f_survival(f, num_contrasts, dof) != pytest.approx(stats.f.sf(f, num_contrasts + 1, dof), abs=TIGHT)

@@ -1,19 +1,21 @@
 """Make the golden files under tests/logs/data by running the real engines on a CPU.
 
-    python -m venv engines && engines/bin/pip install torch trl tensorboard wandb trackio mlflow-skinny sqlalchemy alembic
+    python -m venv engines && engines/bin/pip install torch trl tensorboard wandb trackio mlflow-skinny
+    engines/bin/pip install sqlalchemy alembic
     engines/bin/python tests/logs/make_golden.py
 
-One TRL GRPO run (a random Qwen2 on a toy task, 12 steps, an evaluation every 2) writes its state, TensorBoard events and
-the console. Its rows are then logged through the clients of wandb (offline) and trackio under the names that
-transformers' callbacks give them, so that all of these files hold the same numbers; wandb's own exports of the same rows
-are written in the form of its panel download and of `scan_history`. MLflow's client gets the rows of verl.
+One TRL GRPO run (a random Qwen2 on a toy task, 12 steps, an evaluation every 2) writes its state, TensorBoard events
+and the console. Its rows are then logged through the clients of wandb (offline) and trackio under the names that
+transformers' callbacks give them, so that all of these files hold the same numbers; wandb's own exports of the same
+rows are written in the form of its panel download and of `scan_history`. MLflow's client gets the rows of verl.
 
 verl has no CPU path: `verl_files` writes the two formats of its tracking module (`concat_dict_to_str` of
-verl/utils/logger/aggregate_logger.py and `FileLogger` of verl/utils/tracking.py at commit b178a3c), with the prefix that
-Ray puts before a worker's lines and the metric names of its GRPO trainer. The numbers in the verl files are made up; their
-form is not. So are the token dumps of prime-rl (src/prime_rl/trainer/rl/token_export.py at 559b447), slime (the samples of
-slime/observability/train_data_utils.py at 624b824, as JSON Lines) and ROLL (save_metrics of
-roll/pipeline/rlvr/rlvr_pipeline.py at 8eb27cc): all three hold the same tokens. Versions go into data/VERSIONS.json. Of the sqlite stores only the tables that a reader needs are kept.
+verl/utils/logger/aggregate_logger.py and `FileLogger` of verl/utils/tracking.py at commit b178a3c), with the prefix
+that Ray puts before a worker's lines and the metric names of its GRPO trainer. The numbers in the verl files are made
+up; their form is not. So are the token dumps of prime-rl (src/prime_rl/trainer/rl/token_export.py at 559b447), slime
+(the samples of slime/observability/train_data_utils.py at 624b824, as JSON Lines) and ROLL (save_metrics of
+roll/pipeline/rlvr/rlvr_pipeline.py at 8eb27cc): all three hold the same tokens. Versions go into data/VERSIONS.json.
+Of the sqlite stores only the tables that a reader needs are kept.
 """
 
 from __future__ import annotations

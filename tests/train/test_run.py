@@ -151,3 +151,17 @@ def test_refill_fills_the_batch_and_none_keeps_all(tmp_path: Path) -> None:
     everything = tiny_run(tmp_path / "none", rollout={"group_filter": "none"}, **settings)
     assert all(row.num_kept_groups == 8 for row in everything.steps)
     assert all(update.probe is None for update in everything.updates)
+
+
+def test_the_forecast_goes_along_and_can_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"steps": 12, "evaluation": {"test_problems": 4}, "probe_prompts": 0}
+    whole = tiny_run(tmp_path / "whole", **settings)
+    assert [row.step for row in whole.forecasts] == [5, 7, 9]
+    assert [row.num_points for row in whole.forecasts] == [3, 4, 5]
+    # The rule is off by default, and asks for an identified law; here every forecast leaves nothing to win.
+    monkeypatch.setattr("covent.law.live.Forecaster.gain_left", lambda self, ahead: 0.0)
+    assert tiny_run(tmp_path / "default", **settings).status.step == 12
+    stopped = tiny_run(tmp_path / "stopped", stop_when_gain_below=0.01, **settings)
+    assert (stopped.status.state, stopped.status.step) == ("finished", 6)
+    assert "stopped early" in stopped.status.message
+    assert [row.step for row in stopped.evaluations if row.split == "test"] == [0, 6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from covent.cli.log_options import LogOptions, outcome, say_warnings
 from covent.cli.output import Outcome, Output
@@ -30,13 +31,11 @@ class Explain(LogOptions):
         return outcome(results, pooled_result(series) if len(series) > 1 else None)
 
 
-def _recorded(folder: object) -> list[tuple[str, str]]:
+def _recorded(folder: Path) -> list[tuple[str, str]]:
     """What the report says of control and probe states, which no other engine records."""
-    from pathlib import Path
-
     from covent.report.summary import summarise
     from covent.report.words import findings
     from covent.store.reader import read_run
 
-    told = findings(summarise(read_run(Path(str(folder)))))
+    told = findings(summarise(read_run(folder)))
     return [(finding.topic, finding.text) for finding in told if finding.topic in ("Control", "Explained", "Predicted")]

@@ -22,7 +22,9 @@ class Fit(LogOptions):
         shown = results if pooled is None else [*results, pooled]
         output.console.print(fit_table(shown))
         for result in results:
-            output.say(f"\n{result.name}: {result.forms}" if pooled else f"\n{result.forms}")
+            output.say("", f"{result.name}: {result.forms}" if pooled else result.forms, *result.diagnostics)
+            if result.outlier_steps:
+                output.say(f"A robust fit sets the points at steps {', '.join(map(str, result.outlier_steps))} aside.")
         output.say(f"\nentropy: {results[0].entropy_definition}\n{results[0].join}")
         say_warnings(shown, output)
         self.draw(series, results, output)

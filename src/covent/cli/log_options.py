@@ -1,4 +1,4 @@
-"""What the commands on logs have in common: which logs, what the user decides about them, and how results are printed."""
+"""What the commands on logs have in common: the logs, what the user decides about them, how results are printed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class LogOptions:
     """Options of every command that reads logs."""
 
     logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="LOG ...")] = ()
-    """Logs of any engine (TRL, verl, wandb, TensorBoard, trackio, MLflow, prime-rl, CSV, Parquet), or covent run folders."""
+    """Logs of any engine (TRL, verl, wandb, TensorBoard, trackio, MLflow, CSV, Parquet, …), or covent run folders."""
     metric: str | None = None
-    """Metric that is the accuracy R; with * several, which are averaged. If not given: the validation accuracy found."""
+    """Metric that is the accuracy R; with * several, which are averaged. If not given: the validation accuracy."""
     entropy: str | None = None
     """Metric that is the entropy H. If not given: the one the engine is known to log."""
     unit: Literal["fraction", "percent"] | None = None

@@ -6,8 +6,10 @@ Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import tyro
 
@@ -32,7 +34,14 @@ Command = Demo | Train | Fit | Forecast | Explain | Compare | Measure | Report |
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
 reinforcement learning (arXiv 2505.22617). Start with `covent demo`."""
 
-_FLAGS = ("--json", "--help", "-h", "--group-advantages")
+_FLAGS = {"-h", "--help"} | {
+    f"--{field.name}".replace("_", "-")
+    for command in get_args(Command)
+    for field in dataclasses.fields(command)
+    if field.type == "bool"
+}
+"""Options that take no value."""
+
 _INTERRUPTED = 130
 
 
@@ -78,7 +87,7 @@ def positionals_first(words: Sequence[str]) -> list[str]:
     for word in words:
         is_option = word.startswith("-")
         (options if is_option or takes_value else positionals).append(word)
-        takes_value = is_option and word not in _FLAGS and "=" not in word
+        takes_value = is_option and word.replace("_", "-") not in _FLAGS and "=" not in word
     return positionals + options
 
 

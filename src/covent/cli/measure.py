@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
-from covent.cli.log_options import number
+from covent.cli.log_options import NOT_KNOWN, number
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from covent.logs import Measurement
+    from covent.logs.measure import MicroChoice
 
 Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure a token dump (prime-rl, slime, ROLL, JSON Lines): covariance, its tail, and whom the controls would choose."""
+    """Measure a token dump (prime-rl, slime, ROLL, JSON Lines): covariance, its tail, what the controls choose."""
 
     dump: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DUMP")]
     """A JSON Lines file with one response or one token a line, or a folder of them."""
@@ -37,7 +38,7 @@ class Measure:
     """Lower end of Clip-Cov's band."""
     clip_cov_ub: float = 5.0
     """Upper end of Clip-Cov's band."""
-    micro: str = "1,2,4,8,32"
+    micro: str = "1,4,32"
     """Sequences in a micro-batch, to try; the whole step is always tried."""
     group_advantages: bool = False
     """Where the dump has no advantages: take GRPO's from the rewards of the responses to one prompt."""
@@ -70,8 +71,8 @@ class Measure:
             ):
                 output.warn(warning)
         output.say(
-            "\nselected: by covent over the whole step. micro n: by verl's rule in micro-batches of n responses, the number"
-            " and how much of the exact choice it holds (Clip-Cov draws, so of its candidates)."
+            "\nselected: by covent over the whole step. micro n: by verl's rule in micro-batches of n responses, the"
+            " number and the share of the exact choice that it holds (Clip-Cov draws, so of what is eligible)."
         )
         if len(results) == 1:
             return Outcome(results[0].model_dump(mode="json"))
@@ -111,12 +112,15 @@ def _controls(result: Measurement) -> Table:
     from rich.table import Table
 
     sizes = list(dict.fromkeys(micro.sequences for choice in result.controls for micro in choice.micro))
-    table = Table("control", "ratio", "asked", "candidates", "selected", *(f"micro {size}" for size in sizes), box=None)
+    names = ("control", "ratio", "asked", "eligible", "selected", *(f"micro {size}" for size in sizes))
+    table = Table(*names, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for choice in result.controls:
-        cells = [f"{m.num_selected}, {NO if m.overlap is None else f'{100 * m.overlap:.0f} %'}" for m in choice.micro]
+        cells = [_cell(micro) for micro in choice.micro]
         counts = (choice.num_asked, choice.num_candidates, choice.num_selected)
         table.add_row(choice.control, f"{choice.ratio:g}", *map(str, counts), *cells)
     return table
 
 
-NO = "–"
+def _cell(micro: MicroChoice) -> str:
+    overlap = NOT_KNOWN if micro.overlap is None else f"{100 * micro.overlap:.0f}%"
+    return f"{micro.num_selected} {overlap}"

@@ -20,6 +20,7 @@ from covent.law.decay import EntropyDecay, fit_decay
 from covent.law.diagnostics import Diagnostics, diagnose
 from covent.law.fit import FormComparison, LawFit, LineFit, compare_forms, fit, fit_line
 from covent.law.forecast import Forecast, Prediction, forecast
+from covent.law.live import Forecaster
 from covent.law.rivals import Rivals, rivals
 from covent.law.robust import RobustFit, fit_robust
 from covent.law.saturating import SaturatingFit, TwoCeilings, fit_saturating, two_ceilings
@@ -32,6 +33,7 @@ __all__ = [
     "Diagnostics",
     "EntropyDecay",
     "Forecast",
+    "Forecaster",
     "FormComparison",
     "LawFit",
     "LineFit",

@@ -126,7 +126,8 @@ class PooledScore(BaseModel):
     coverage: float | None
     """Mean over runs of the share of later points inside their bands."""
     coverage_interval: Interval | None
-    """95 % for that mean, by run: each run counts as one observation. None below two runs."""
+    """95 % for that mean, by run: each run counts as one observation. None below two runs, and where all runs have the
+    same share, so that nothing shows how much shares vary."""
 
 
 class PooledOrigin(BaseModel):
@@ -182,10 +183,10 @@ def _pool(scores: list[Score]) -> PooledScore:
     )
 
 
-def _mean_interval(values: FloatArray) -> Interval:
-    """Student's interval for the mean of independent shares, within [0, 1]; a point when all are equal."""
+def _mean_interval(values: FloatArray) -> Interval | None:
+    """Student's interval for the mean of independent shares, within [0, 1]; None when all are equal."""
     centre, spread = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(values.size))
     if spread == 0:
-        return centre, centre
+        return None
     low, high = mixture_interval(np.array([centre]), np.array([spread]), np.ones(1), values.size - 1, LEVEL)
     return max(low, 0.0), min(high, 1.0)

@@ -121,12 +121,15 @@ def _power_form(points: Points) -> Form:
     columns, shifts, ranges = unit_range(points.entropy ** POWERS[:, None])
     fitted = family_fit(columns, points.accuracy, gaps=points.gaps, precisions=points.weights)
     best = int(np.argmax(fitted.log_likelihoods))
-    line = least_squares(points.entropy ** POWERS[best], points.accuracy, points.weights)
+    # In the standardised column, because H to a high power may span less than rounding.
+    line = least_squares(columns[best], points.accuracy, points.weights)
+    scale = -line.slope / float(ranges[best])
+    top = line.intercept + scale * float(shifts[best])
     at_zero = np.stack([np.ones_like(shifts), -shifts / ranges], axis=1)
     return Form(
         name="power of H",
-        coefficients={"top": line.intercept, "scale": -line.slope, "q": float(POWERS[best])},
-        ceiling=line.intercept,
+        coefficients={"top": top, "scale": scale, "q": float(POWERS[best])},
+        ceiling=top,
         ceiling_interval=fitted.interval(at_zero, LEVEL),
         rmse=line.rmse,
         num_coefficients=3,

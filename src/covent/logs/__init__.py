@@ -4,8 +4,8 @@
     fit_result, forecast_result, explanation, comparison       points → what the commands print
     read_dump, measurement          tokens of a step → covariance, its tail, whom the controls would choose
 
-Where the next thing goes: a format is one file with a function `path → list[LoggedRun]`, told apart in `read`; an engine's
-entropy is a row in `definitions`; a name for accuracy is a row in `metrics`.
+Where the next thing goes: a format is one file with a function `path → list[LoggedRun]`, told apart in `read`; an
+engine's entropy is a row in `definitions`; a name for accuracy is a row in `metrics`.
 """
 
 from covent.logs.against import ComparisonResult, comparison
@@ -16,7 +16,7 @@ from covent.logs.explain import Explanation, explanation
 from covent.logs.measure import Measurement, Settings, measurement
 from covent.logs.read import read_logs
 from covent.logs.results import FitResult, all_series, fit_result, pooled_result
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 from covent.logs.series import Choice, LogSeries, log_series
 
 __all__ = [

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from covent.law import accuracy
+from covent.errors import FitError
+from covent.law import SharedCurve, accuracy, shared_curve
 from covent.law.series import FULL_MARKS
-from covent.logs.results import FitResult, fit_result, pooled_result, shared_curve
+from covent.logs.results import FitResult, fit_result, fractions, pooled_result
 from covent.logs.series import LogSeries
+
+MOST_COMPARED = 2000
+"""With more points in all, the test of one curve is left out: it would take minutes."""
 
 
 class ComparisonResult(BaseModel):
@@ -23,10 +29,8 @@ class ComparisonResult(BaseModel):
     """Middle of the entropies that all logs reach, nats; None where they have none in common."""
     accuracy_at_common: list[float | None]
     """R of each log's law at that entropy, as fractions."""
-    pooled_rmse: float | None
-    """Of one law for all, as a fraction."""
-    separate_rmse: float | None
-    """Of a law for each."""
+    shared: SharedCurve | None
+    """The test of one curve for all, as fractions; runs of one name are one group. None where it cannot be made."""
     sentences: list[str]
 
 
@@ -34,25 +38,36 @@ def comparison(series: Sequence[LogSeries]) -> ComparisonResult:
     """Several logs side by side.
 
     Args:
-        series: the points of at least two runs.
-
-    Returns:
-        No test is made: with one run a log, what differs between two logs may differ between two seeds.
+        series: the points of at least two runs. Runs that carry one name are one group, such as the seeds of a method.
     """
     runs = [fit_result(one) for one in series]
     pooled = pooled_result(series)
     common = _common_entropy(series)
     levels = [_level(run, common) for run in runs]
-    rmse = shared_curve(series)
+    shared, refusal = _shared(series, pooled)
     return ComparisonResult(
         runs=runs,
         pooled=pooled,
         common_entropy=common,
         accuracy_at_common=levels,
-        pooled_rmse=None if rmse is None else rmse[0],
-        separate_rmse=None if rmse is None else rmse[1],
-        sentences=_sentences(runs, common, levels, rmse),
+        shared=shared,
+        sentences=[_at_common(runs, common, levels), refusal if shared is None else shared.sentence],
     )
+
+
+def _shared(series: Sequence[LogSeries], pooled: FitResult) -> tuple[SharedCurve | None, str]:
+    """The test, or why there is none."""
+    if pooled.n == 0:
+        return None, "Whether the logs share one curve was not tested: their entropies are not one quantity."
+    if pooled.n > MOST_COMPARED:
+        return None, f"Whether the logs share one curve was not tested: there are more than {MOST_COMPARED} points."
+    groups: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
+    for one in series:
+        groups.setdefault(one.name, []).append((one.entropy, fractions(one)))
+    try:
+        return shared_curve(groups, unit="fraction"), ""
+    except FitError as error:
+        return None, f"Whether the logs share one curve was not tested: {error}"
 
 
 def _common_entropy(series: Sequence[LogSeries]) -> float | None:
@@ -67,27 +82,8 @@ def _level(run: FitResult, entropy: float | None) -> float | None:
     return float(accuracy(entropy, run.a, run.b)) / FULL_MARKS[run.unit]
 
 
-def _sentences(
-    runs: Sequence[FitResult],
-    common: float | None,
-    levels: Sequence[float | None],
-    rmse: tuple[float, float] | None,
-) -> list[str]:
-    found = []
+def _at_common(runs: Sequence[FitResult], common: float | None, levels: Sequence[float | None]) -> str:
     if common is None:
-        found.append("The logs have no entropy in common, so their curves can only be compared by extrapolation.")
-    elif all(level is not None for level in levels):
-        told = ", ".join(f"{run.name} {100 * (level or 0):.1f} %" for run, level in zip(runs, levels, strict=True))
-        found.append(f"At the same entropy of {common:.3g} nats the laws give: {told}.")
-    if rmse is not None:
-        found.append(
-            f"One curve for all misses the points by {100 * rmse[0]:.2f} points (RMSE), a curve for each by"
-            f" {100 * rmse[1]:.2f}: "
-            + (
-                "the logs lie on one curve as far as these points can tell."
-                if rmse[0] < 1.5 * rmse[1]
-                else "not one curve."
-            )
-        )
-    found.append("One run a log: a difference between two logs may be one between two seeds.")
-    return found
+        return "The logs have no entropy in common, so their curves can only be compared by extrapolation."
+    told = [f"{run.name} {100 * level:.1f} %" for run, level in zip(runs, levels, strict=True) if level is not None]
+    return f"At the same entropy of {common:.3g} nats the laws give: {', '.join(told) or 'nothing'}."

@@ -6,13 +6,12 @@ Nothing of a line is run as code: dictionaries are parsed as literals.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from covent.logs.json_rows import run_of_rows, runs_of_objects
-from covent.logs.rows import LoggedRun, LogError, LogRow, numbers
+from covent.logs.rows import LogError, LoggedRun, LogRow, numbers, parsed
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _VERL = re.compile(r"(?:^|\s)step:(\d+) - (\S+:.*)$")
@@ -21,7 +20,14 @@ _DICTIONARY = re.compile(r"\{'[^{}]*\}")
 _BARE = re.compile(r"(?<=[:\s])(?:-?inf|nan)(?=[,}])")
 _TAGGED = re.compile(r"metrics_tag: (\{.*\})\s*$")
 
-_FORMS = "verl (`step:3 - actor/entropy:0.4 - …`), transformers and TRL (`{'loss': …, 'entropy': …}`), ROLL (`metrics_tag: {…}`)"
+_FORMS = (
+    "verl (`step:3 - actor/entropy:0.4 - …`), transformers and TRL (`{'loss': …, 'entropy': …}`), ROLL"
+    " (`metrics_tag: {…}`)"
+)
+_COUNTED = (
+    "The console prints no steps: rows of training are counted 1, 2, 3, …; a step of the log may be several of"
+    " training."
+)
 
 
 def read_console(path: Path, *, step: str | None = None) -> list[LoggedRun]:
@@ -86,9 +92,11 @@ def _tagged(path: Path, lines: list[tuple[int, str]], step: str | None, notes: l
         if match is None:
             continue
         try:
-            objects.append((number, json.loads(match[1])))
+            row = parsed(match[1])
         except ValueError as error:
             raise LogError(f"{path}:{number}: what follows `metrics_tag:` is not JSON: {error}.") from error
+        if isinstance(row, Mapping):
+            objects.append((number, row))
     return runs_of_objects(path, "ROLL console", objects, step=step, notes=notes)[0] if objects else None
 
 
@@ -110,8 +118,7 @@ def _dictionaries(path: Path, lines: list[tuple[int, str]], step: str | None, no
             rows.append(LogRow(number, done, metrics))
     if not rows:
         return None
-    said = "The console prints no steps: rows of training are counted 1, 2, 3, …; a step of the log may be several of training."
-    return LoggedRun(path, path.stem, "TRL console", rows, [*notes, said])
+    return LoggedRun(path, path.stem, "TRL console", rows, [*notes, _COUNTED])
 
 
 def _literal(text: str) -> dict[str, object] | None:

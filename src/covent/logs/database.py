@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from covent.logs.json_rows import run_of_rows
-from covent.logs.rows import LoggedRun, LogError, numbers
+from covent.logs.rows import LogError, LoggedRun, numbers, parsed
 
 MAGIC = b"SQLite format 3\x00"
 """The first bytes of every sqlite file."""
+
+# verl's MLflow adapter writes mean@8 as mean_at_8.
+_AT = re.compile(r"_at_(?=\d)")
 
 Rows = dict[str, list[tuple[int, dict[str, float | None]]]]
 
@@ -28,7 +32,7 @@ def read_database(path: Path, *, step: str | None = None) -> list[LoggedRun]:
             if {"run_name", "step", "metrics"} <= columns:
                 kind, rows = "trackio", _trackio(path, database)
             elif {"key", "value", "run_uuid", "step"} <= columns:
-                kind, rows = "MLflow", _mlflow(database)
+                kind, rows = "MLflow", _mlflow(path, database)
             else:
                 raise LogError(
                     f"{path} is a sqlite file without a table of metrics as trackio or MLflow have it"
@@ -47,23 +51,34 @@ def _trackio(path: Path, database: sqlite3.Connection) -> Rows:
     rows: Rows = {}
     for number, run, step, text in database.execute("SELECT id, run_name, step, metrics FROM metrics ORDER BY id"):
         try:
-            metrics = json.loads(text)
-        except ValueError as error:
+            metrics = parsed(text)
+        except (TypeError, ValueError) as error:
             raise LogError(f"{path}: row {number} of table metrics is not JSON: {error}.") from error
-        rows.setdefault(run, []).append((number, numbers(metrics) | {"step": float(step)}))
+        if not isinstance(metrics, Mapping):
+            raise LogError(f"{path}: row {number} of table metrics is a JSON {type(metrics).__name__}, not an object.")
+        values = numbers(metrics) | {"step": _number(path, number, "step", step)}
+        rows.setdefault(str(run), []).append((number, values))
     return rows
 
 
-def _mlflow(database: sqlite3.Connection) -> Rows:
+def _mlflow(path: Path, database: sqlite3.Connection) -> Rows:
     tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     names = dict(database.execute("SELECT run_uuid, name FROM runs")) if "runs" in tables else {}
     rows: Rows = {}
     query = "SELECT rowid, run_uuid, key, value, step, is_nan FROM metrics ORDER BY timestamp, rowid"
     for number, run, key, value, step, is_nan in database.execute(query):
+        name = str(names.get(run) or run)
+        if list(names.values()).count(name) > 1:
+            name = f"{name} {str(run)[:6]}"
         # MLflow stores 0 for what was not a number, with a mark beside it.
-        number_or_none = None if is_nan else float(value)
-        name = names.get(run) or run
-        rows.setdefault(name if list(names.values()).count(name) < 2 else f"{name} {run[:6]}", []).append(
-            (number, {key.replace("_at_", "@"): number_or_none, "step": float(step)})
-        )
+        logged = None if is_nan else _number(path, number, "value", value)
+        values = {_AT.sub("@", str(key)): logged, "step": _number(path, number, "step", step)}
+        rows.setdefault(name, []).append((number, values))
     return rows
+
+
+def _number(path: Path, row: int, column: str, value: object) -> float:
+    # sqlite checks no types: a damaged store can hold anything anywhere.
+    if not isinstance(value, int | float):
+        raise LogError(f"{path}: row {row} of table metrics has {column} {value!r}, which is no number.")
+    return float(value)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covent.errors import MissingPathError
-from covent.logs.rows import LogError
+from covent.logs.rows import LogError, parsed
 
 NAMES = {
     "logprob": (
@@ -119,8 +119,9 @@ def read_dump(path: Path | str, *, group_advantages: bool = False) -> list[Token
 def _files(path: Path) -> list[Path]:
     if path.suffix in _PICKLE_SUFFIXES:
         raise LogError(
-            f"{path} is a pickle, which covent never opens, since opening one runs its code. In the environment that wrote"
-            " it (slime: --save-debug-train-data), turn its samples into JSON Lines: for s in torch.load(file)['samples']:"
+            f"{path} is a pickle, which covent never opens, since opening one runs its code. In the environment that"
+            " wrote it (slime: --save-debug-train-data), turn its samples into JSON Lines: for s in"
+            " torch.load(file)['samples']:"
             " print(json.dumps({k: v.tolist() if hasattr(v, 'tolist') else v for k, v in s.items()}))"
         )
     if path.is_file():
@@ -140,12 +141,12 @@ def _responses(path: Path) -> Iterator[_Response]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError as error:
             raise LogError(f"{where} is not JSON: {error}. Each line must be one JSON object.") from error
         if not isinstance(row, Mapping):
             raise LogError(f"{where} is a JSON {type(row).__name__}; each line must be one JSON object.")
-        if isinstance(_column(row, "logprob"), list):
+        if not isinstance(_column(row, "logprob"), int | float):
             yield _response(where, row)
             continue
         # One token a line: those of one sequence stand together.
@@ -183,7 +184,8 @@ def _response(where: str, row: Mapping[str, object]) -> _Response:
     logprob = _floats(where, row, "logprob")
     if logprob is None:
         raise LogError(
-            f"{where} has no log-probabilities: {', '.join(NAMES['logprob'])} are known. It has {', '.join(list(row)[:10])}."
+            f"{where} has no log-probabilities: {', '.join(NAMES['logprob'])} are known. It has"
+            f" {', '.join(list(row)[:10])}."
         )
     length = len(logprob)
     mask_column = _column(row, "mask")

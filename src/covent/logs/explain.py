@@ -5,6 +5,7 @@ Every threshold is a named constant, every sentence carries its numbers, and not
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -109,8 +110,14 @@ def explanation(series: LogSeries) -> Explanation:
     course = entropy_course(series.entropy_steps, series.entropies)
     possible = law.identified and law.ceiling is not None and law.ceiling <= FULL_MARKS[law.unit]
     won = gain_won(course) if possible and course.end < course.start else None
-    found = [_entropy(course), _gain(series, law, won), _law(law)]
-    found += [_groups(series), _lengths(series), _covariance(series)]
+    found = [
+        _entropy(course),
+        _gain(series, law, won),
+        _law(law),
+        _groups(series),
+        _lengths(series),
+        _covariance(series),
+    ]
     advice, reason = _advice(series, law, course, won)
     return Explanation(
         **law.model_dump(),
@@ -139,7 +146,7 @@ def entropy_course(steps: NDArray[np.int64], entropies: NDArray[np.float64]) -> 
     if entropies.size >= 6 and end < start:
         cuts = steps[0] + (steps[-1] - steps[0]) * np.array([1 / 3, 2 / 3])
         at = [start, *np.interp(cuts, steps[: means.size] + (width - 1) / 2, means).tolist(), end]
-        thirds = tuple((before - after) / (start - end) for before, after in zip(at, at[1:], strict=False))
+        thirds = tuple((before - after) / (start - end) for before, after in itertools.pairwise(at))
         assert len(thirds) == 3
     return Course(start, end, float(np.min(means)), thirds)
 
@@ -188,14 +195,19 @@ def _law(law: FitResult) -> Finding:
     if law.ceiling_interval is not None:
         text += f" [{_accuracy(law.ceiling_interval[0], law)}, {_accuracy(law.ceiling_interval[1], law)}]"
     said = next((warning for warning in law.warnings if warning.startswith(("Not identified", "Impossible"))), "")
-    return Finding(topic="The law", text=f"{text}. {law.forms} {said}".replace("-−", "−").strip())
+    return Finding(
+        topic="The law", text=" ".join(part for part in (f"{text}.", law.forms, *law.diagnostics, said) if part)
+    )
 
 
 def _groups(series: LogSeries) -> Finding | None:
     ends = _ends(series, "zero_variance")
     if ends is None:
         return None
-    text = f"Groups with equal rewards, which give no gradient: {_percent(ends[0])} at the start, {_percent(ends[1])} at the end."
+    text = (
+        f"Groups with equal rewards, which give no gradient: {_percent(ends[0])} at the start, {_percent(ends[1])} at"
+        " the end."
+    )
     right = _ends(series, "all_right")
     if right is not None:
         text += f" All right: {_percent(right[0])}, then {_percent(right[1])}."
@@ -208,7 +220,7 @@ def _lengths(series: LogSeries) -> Finding | None:
         return None
     return Finding(
         topic="Length",
-        text=f"Responses cut off at the length limit: {_percent(ends[0])} at the start, {_percent(ends[1])} at the end.",
+        text=f"Responses cut off at the length limit: {_percent(ends[0])} at the start, {_percent(ends[1])} at last.",
     )
 
 
@@ -217,13 +229,14 @@ def _covariance(series: LogSeries) -> Finding:
     if ends is None:
         return Finding(
             topic="Covariance",
-            text="No covariance was logged, so the cause of the entropy's fall cannot be told from this log. Dump the tokens of"
-            " a step and run `covent measure DUMP`.",
+            text="No covariance was logged, so the cause of the entropy's fall cannot be told from this log. Dump the"
+            " tokens of a step and run `covent measure DUMP`.",
         )
     sign = "lowers" if ends[1] > 0 else "raises"
     return Finding(
         topic="Covariance",
-        text=f"Mean Cov(log π, A) went from {ends[0]:.3g} to {ends[1]:.3g}: to first order each update still {sign} entropy.",
+        text=f"Mean Cov(log π, A) went from {ends[0]:.3g} to {ends[1]:.3g}: to first order each update still {sign}"
+        " entropy.",
     )
 
 
@@ -231,9 +244,10 @@ def _advice(series: LogSeries, law: FitResult, course: Course, won: float | None
     phase = course.phase
     if phase in ("rising", "surging"):
         return (
-            "Do not go on as it is: lower the learning rate or the entropy bonus, and look at the gap between sampler and"
-            " learner.",
-            f"entropy is {course.end / course.lowest:.2g} times its lowest mean, which does not buy accuracy by the law.",
+            "Do not go on as it is: lower the learning rate or the entropy bonus, and look at the gap between sampler"
+            " and learner.",
+            f"entropy is {course.end / course.lowest:.2g} times its lowest mean, which does not buy accuracy by the"
+            " law.",
         )
     idle = _ends(series, "zero_variance")
     if idle is not None and idle[1] >= IDLE_GROUPS:
@@ -263,8 +277,8 @@ def _advice(series: LogSeries, law: FitResult, course: Course, won: float | None
     if phase == "plateau":
         return (
             "Look at the learning rate and the data before going on.",
-            f"entropy has stopped falling with {_percent(course.ratio)} left, so the law promises nothing from more steps;"
-            f" its ceiling is {_points(left, law)} away.",
+            f"entropy has stopped falling with {_percent(course.ratio)} left, so the law promises nothing from more"
+            f" steps; its ceiling is {_points(left, law)} away.",
         )
     return "Go on.", f"entropy is still being spent, and by the law {_points(left, law)} are left to win."
 

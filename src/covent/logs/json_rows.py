@@ -1,12 +1,11 @@
-"""Logs in JSON: lines of rows (prime-rl, tinker, wandb's `scan_history`, verl's file logger) and TRL's trainer state."""
+"""Logs in JSON: lines of rows (prime-rl, tinker, wandb's history, verl's file logger) and TRL's trainer state."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from covent.logs.rows import NO_STEPS, LoggedRun, LogError, LogRow, in_order, numbers, step_name, stepped
+from covent.logs.rows import NO_STEPS, LogError, LoggedRun, LogRow, in_order, numbers, parsed, step_name, stepped
 
 _NESTED = ("data", "metrics")
 """verl's file logger writes {"step": 3, "data": {…}}, others say "metrics"."""
@@ -35,7 +34,7 @@ def read_json(path: Path, *, step: str | None = None, by: str | None = None) -> 
         LogError: the document is not JSON, or neither of the two.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = parsed(path.read_bytes())
     except ValueError as error:
         raise LogError(f"{path} is not JSON: {error}. Restore the file, or give another log of the run.") from error
     if isinstance(document, Mapping) and isinstance(document.get("log_history"), list):
@@ -115,7 +114,7 @@ def _objects(path: Path) -> tuple[list[tuple[int, Mapping[str, object]]], list[s
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError as error:
             raise LogError(
                 f"{path}:{number} is not JSON: {error}. Each line must be one JSON object; repair or delete the line."
@@ -128,7 +127,7 @@ def _objects(path: Path) -> tuple[list[tuple[int, Mapping[str, object]]], list[s
 
 def _parses(line: bytes) -> bool:
     try:
-        json.loads(line)
+        parsed(line)
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a token dump says: entropy, covariance and its tail, and whom Clip-Cov and KL-Cov would choose, and how surely."""
+"""What a token dump says: entropy, covariance and its tail, and whom Clip-Cov and KL-Cov would choose."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class MicroChoice(BaseModel):
     selected_frac: float
     """Of all tokens: beside the share that was asked, the share that is realised."""
     overlap: float | None
-    """KL-Cov: share of the exact choice that is chosen too. Clip-Cov, which draws at random: share of the exact candidates
+    """KL-Cov: share of the exact choice that is chosen too. Clip-Cov, which draws at random: share of the exact
+    candidates
     that are candidates too. None where the exact choice is empty."""
 
 
@@ -235,8 +236,8 @@ def _doubts(batch: TokenBatch) -> list[str]:
     doubts = []
     if float(np.ptp(batch.advantage)) == 0:
         doubts.append(
-            f"Every token has the advantage {batch.advantage[0]:g}, so every covariance is 0: a step of one response, or of"
-            " groups with equal rewards."
+            f"Every token has the advantage {batch.advantage[0]:g}, so every covariance is 0: a step of one response,"
+            " or of groups with equal rewards."
         )
     if bool(np.any(batch.logprob > 0)):
         doubts.append(f"{int(np.sum(batch.logprob > 0))} log-probabilities are above 0, which no probability has.")
@@ -245,8 +246,8 @@ def _doubts(batch: TokenBatch) -> list[str]:
     scale = float(np.max(np.abs(batch.advantage)))
     if 0 < scale < 1e-2:
         doubts.append(
-            f"The largest advantage is {scale:.2g}: if the trainer divides advantages by the number of tokens before the loss,"
-            " the bounds 1 and 5 of Clip-Cov are out of reach."
+            f"The largest advantage is {scale:.2g}: if the trainer divides advantages by the number of tokens before"
+            " the loss, the bounds 1 and 5 of Clip-Cov are out of reach."
         )
     return doubts
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from covent.errors import suggestion
 from covent.logs.definitions import ENTROPY_METRICS, EntropyMetric, engine_of
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 
 Kind = Literal["validation", "training"]
 
@@ -68,10 +68,11 @@ def accuracy_metrics(run: LoggedRun, wanted: str | None = None) -> Chosen:
         wanted: the user's choice: a name, or a pattern with * whose matches are averaged with equal weight.
 
     Raises:
-        LogError: `wanted` does not exist; or nothing in the log looks like an accuracy; or several do, and the user must
+        LogError: `wanted` does not exist; or nothing in the log looks like an accuracy; or several do, and the user
+        must
             choose.
     """
-    names = _with_values(run)
+    names = run.metrics
     if wanted is not None:
         return _wanted(run, names, wanted, "metric")
     for kind, pattern in ACCURACY_PATTERNS:
@@ -101,7 +102,7 @@ def entropy_metric(run: LoggedRun, wanted: str | None = None) -> tuple[str, Entr
     Raises:
         LogError: `wanted` does not exist; or no entropy was logged; or several entropies are equally good.
     """
-    names = _with_values(run)
+    names = run.metrics
     if wanted is not None:
         (name, *more) = _wanted(run, names, wanted, "entropy").names
         if more:
@@ -127,7 +128,7 @@ def entropy_metric(run: LoggedRun, wanted: str | None = None) -> tuple[str, Entr
 
 def also_known(run: LoggedRun) -> dict[str, str]:
     """Names of the metrics in `ALSO_KNOWN` that the log has, by their key there."""
-    names = _with_values(run)
+    names = run.metrics
     matches = (
         (key, next((name for name in names if re.fullmatch(pattern, name)), None))
         for key, pattern in ALSO_KNOWN.items()
@@ -148,11 +149,6 @@ def _wanted(run: LoggedRun, names: Sequence[str], wanted: str, option: str) -> C
 
 def _is_training(name: str) -> bool:
     return any(kind == "training" and re.fullmatch(pattern, name) for kind, pattern in ACCURACY_PATTERNS)
-
-
-def _with_values(run: LoggedRun) -> list[str]:
-    """Metrics with at least one number."""
-    return list(dict.fromkeys(name for row in run.rows for name, value in row.values.items() if value is not None))
 
 
 def _distinct(run: LoggedRun, names: Sequence[str]) -> list[str]:

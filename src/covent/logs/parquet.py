@@ -6,7 +6,7 @@ from pathlib import Path
 
 from covent.logs.extras import missing_extra
 from covent.logs.json_rows import runs_of_objects
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 
 MAGIC = b"PAR1"
 """The first bytes of every Parquet file."""

@@ -9,7 +9,7 @@ from covent.errors import MissingPathError
 from covent.logs import database, parquet, wandb_file
 from covent.logs.console import read_console
 from covent.logs.json_rows import read_json, read_json_lines
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 from covent.logs.table import read_csv
 from covent.logs.tensorboard_events import EVENT_FILE, read_events
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from covent.law import FormComparison, LawFit, Unit, compare_forms, fit
+from covent.law import LawFit, Unit, diagnose, fit, fit_robust, rivals
 from covent.logs.read import read_logs
 from covent.logs.run_folder import folder_series, is_run_folder
 from covent.logs.series import FULL_PERCENT, Choice, LogSeries, log_series
 
 Interval = tuple[float, float]
+
+
+MOST_DOUBTED = 2000
+"""With more points the law is fitted, but neither its rivals nor what it leaves over: that would take seconds."""
+
+
+class Rival(BaseModel):
+    """One curve of entropy beside the law."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    ceiling: float | None
+    """None for the logarithm, which has none."""
+    ceiling_interval: Interval | None
+    aicc: float
+    weight: float
+    """Share of support among the curves compared."""
 
 
 class FitResult(BaseModel):
@@ -53,10 +71,18 @@ class FitResult(BaseModel):
     identified: bool
     """Whether the points determine the law."""
     unit: Unit
+    noise_correlation: float | None
+    """Correlation of neighbouring residuals; independent noise has 0."""
     line_r2: float | None
-    """R² of the rival, a straight line in H."""
+    """R² of a straight line in H, the law's nearest rival."""
     forms: str
-    """Whether the points support the exponential form, in a sentence."""
+    """Whether the points support the exponential form among its rivals, in a sentence."""
+    rivals: list[Rival]
+    """The law and its rivals, best first; empty where there are too few points, or more than `MOST_DOUBTED`."""
+    diagnostics: list[str]
+    """What the law leaves over, where it is clear: curvature, a bend, a drift at equal entropy."""
+    outlier_steps: list[int]
+    """Steps of the points that a robust fit sets aside."""
     last_entropy: float | None
     """Entropy of the last point, nats."""
     last_accuracy: float | None
@@ -81,7 +107,8 @@ def all_series(paths: Sequence[Path], choice: Choice) -> list[LogSeries]:
 
 def fit_result(series: LogSeries) -> FitResult:
     """The law fitted to one log."""
-    return _result(series, compare_forms(series.entropy, series.accuracy, unit=series.unit), list(series.warnings))
+    law = fit(series.entropy, series.accuracy, unit=series.unit, step=series.step)
+    return _result(series, law, _doubts(series), list(series.warnings))
 
 
 def pooled_result(series: Sequence[LogSeries]) -> FitResult:
@@ -92,7 +119,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
     """
     warnings = definition_warnings(series)
     entropy = np.concatenate([one.entropy for one in series])
-    accuracy = np.concatenate([_fractions(one) for one in series])
+    accuracy = np.concatenate([fractions(one) for one in series])
     if len({one.unit for one in series}) > 1:
         warnings.append("Percent were divided by 100: pooled numbers are fractions.")
     conflict = any(first.definition.conflicts(other.definition) for first in series for other in series)
@@ -101,7 +128,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
             0, "Not pooled: the logs' entropies are defined differently, so one curve through them means nothing."
         )
         entropy, accuracy = entropy[:0], accuracy[:0]
-    comparison = compare_forms(entropy, accuracy, unit="fraction")
+    law = fit(entropy, accuracy, unit="fraction")
     first = series[0]
     joined = LogSeries(
         name="pooled",
@@ -122,7 +149,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
         others={},
         warnings=[],
     )
-    result = _result(joined, comparison, warnings)
+    result = _result(joined, law, _Doubts("Several logs are not tested for form together."), warnings)
     definition = _shared([one.definition.text for one in series])
     return result.model_copy(update={"entropy_definition": definition, "last_entropy": None, "last_accuracy": None})
 
@@ -145,21 +172,8 @@ def definition_warnings(series: Sequence[LogSeries]) -> list[str]:
     return warnings
 
 
-def shared_curve(series: Sequence[LogSeries]) -> tuple[float, float] | None:
-    """Whether several logs lie on one curve: (rmse of one law for all, rmse with a law for each), as fractions.
-
-    Returns:
-        None where a log alone has no fit, or the logs cannot be pooled.
-    """
-    alone = [fit(one.entropy, _fractions(one), unit="fraction") for one in series]
-    together = pooled_result(series)
-    if together.rmse is None or any(one.rmse is None for one in alone):
-        return None
-    squares = sum(one.n * (one.rmse or 0.0) ** 2 for one in alone)
-    return together.rmse, math.sqrt(squares / sum(one.n for one in alone))
-
-
-def _fractions(series: LogSeries) -> NDArray[np.float64]:
+def fractions(series: LogSeries) -> NDArray[np.float64]:
+    """The accuracies of a log as fractions, whatever its unit."""
     return series.accuracy / FULL_PERCENT if series.unit == "percent" else series.accuracy
 
 
@@ -167,8 +181,47 @@ def _shared(values: Sequence[str]) -> str:
     return " / ".join(dict.fromkeys(values))
 
 
-def _result(series: LogSeries, comparison: FormComparison, warnings: list[str]) -> FitResult:
-    law: LawFit = comparison.law
+@dataclass(frozen=True)
+class _Doubts:
+    """What speaks for other curves, and against this one."""
+
+    forms: str
+    rivals: list[Rival] = field(default_factory=list)
+    diagnostics: list[str] = field(default_factory=list)
+    outlier_steps: list[int] = field(default_factory=list)
+
+
+def _doubts(series: LogSeries) -> _Doubts:
+    if len(series) > MOST_DOUBTED:
+        return _Doubts(f"With more than {MOST_DOUBTED} points the law was not compared with other curves.")
+    compared = rivals(series.entropy, series.accuracy, unit=series.unit, step=series.step)
+    found = diagnose(series.entropy, series.accuracy, unit=series.unit, step=series.step)
+    robust = fit_robust(series.entropy, series.accuracy, unit=series.unit, step=series.step)
+    return _Doubts(
+        forms=compared.sentence,
+        rivals=[
+            Rival(
+                name=form.name,
+                ceiling=form.ceiling,
+                ceiling_interval=form.ceiling_interval,
+                aicc=form.aicc,
+                weight=form.weight,
+            )
+            for form in compared.forms
+        ],
+        diagnostics=found.findings,
+        outlier_steps=series.step[robust.outliers].tolist(),
+    )
+
+
+def _line_r2(series: LogSeries) -> float | None:
+    """Squared correlation of H and R; None where one of them is constant."""
+    if len(series) < 3 or np.ptp(series.entropy) == 0 or np.ptp(series.accuracy) == 0:
+        return None
+    return float(np.corrcoef(series.entropy, series.accuracy)[0, 1] ** 2)
+
+
+def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]) -> FitResult:
     return FitResult(
         log=str(series.source),
         name=series.name,
@@ -189,8 +242,12 @@ def _result(series: LogSeries, comparison: FormComparison, warnings: list[str]) 
         n=law.n,
         identified=law.identified,
         unit=law.unit,
-        line_r2=comparison.line.r2,
-        forms=comparison.sentence,
+        noise_correlation=law.noise_correlation,
+        line_r2=_line_r2(series),
+        forms=doubts.forms,
+        rivals=doubts.rivals,
+        diagnostics=doubts.diagnostics,
+        outlier_steps=doubts.outlier_steps,
         last_entropy=float(series.entropy[-1]) if len(series) else None,
         last_accuracy=float(series.accuracy[-1]) if len(series) else None,
         warnings=warnings + law.warnings,

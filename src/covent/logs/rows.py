@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from covent.errors import CoventError
@@ -25,6 +27,10 @@ STEP_NAMES = (
 
 class LogError(CoventError, ValueError):
     """A log cannot be read, or does not hold what the law needs; the message names file and line."""
+
+
+_LARGEST = sys.float_info.max
+_LARGEST_STEP = 2**53
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,31 @@ class LoggedRun:
     places: Mapping[int, str] = field(default_factory=dict)
     """Line → file, where a run was put together from several files."""
 
-    def names(self) -> list[str]:
-        """Every metric that was logged, in order of appearance."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.values))
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Every metric with at least one number, in order of appearance."""
+        found: dict[str, None] = {}
+        for row in self.rows:
+            for name, value in row.values.items():
+                if value is not None and name not in found:
+                    found[name] = None
+        return list(found)
 
     def place(self, line: int) -> str:
         """`file:line`, as messages name it."""
         return self.places.get(line, f"{self.source}:{line}")
+
+
+def parsed(text: bytes | str) -> object:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deeply that it can be no log.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
@@ -73,10 +97,11 @@ def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
     """
     found: dict[str, float | None] = {}
     for name, value in values.items():
-        if value is None:
+        # By exact type, which is fast and leaves booleans out.
+        if type(value) is float or type(value) is int:
+            found[name] = float(value) if -_LARGEST <= value <= _LARGEST else None
+        elif value is None:
             found[name] = None
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = float(value) if math.isfinite(value) else None
         elif isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
             # wandb and trackio write these words, since JSON has no such numbers.
             found[name] = None
@@ -116,7 +141,7 @@ def stepped(
     """
     for line, values in rows:
         value = values.get(name) if name is not None else None
-        if value is not None and (value != int(value) or value < 0):
+        if value is not None and (value != int(value) or not 0 <= value <= _LARGEST_STEP):
             raise LogError(
                 f"{source}:{line}: {name} is {value:g}; a step is a whole number from 0 on. Name the column that counts"
                 " steps with --step."

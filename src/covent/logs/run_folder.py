@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from covent.store.reader import Run, read_run
 from covent.store.series import law_series
 
 _SOURCES = ("validation", "training")
+_UNCONTROLLED = ("ppo_clip", "grpo", "none", None)
 
 
 def is_run_folder(path: Path) -> bool:
@@ -38,7 +40,7 @@ def folder_series(path: Path, choice: Choice | None = None) -> LogSeries:
         raise LogError(f"--metric is '{choice.metric}'; a run folder of covent has validation and training.")
     source = "training" if choice.metric == "training" else "validation"
     points = law_series(run, "validation" if source == "validation" else "training", choice.window)
-    warnings = list(run.notes)
+    warnings = [*run.notes, *_control_warning(run)]
     if not len(points) and choice.metric is None:
         source, points = "training", law_series(run, "training", choice.window)
         warnings.append("No validation accuracy meets a whole block of steps, so R is the training reward.")
@@ -64,7 +66,8 @@ def folder_series(path: Path, choice: Choice | None = None) -> LogSeries:
         step=points.step,
         entropy=points.entropy,
         accuracy=points.accuracy,
-        join=f"Each accuracy meets the mean entropy of its block of {points.window} rollout steps, evaluated in the middle.",
+        join=f"Each accuracy meets the mean entropy of its block of {points.window} rollout steps, evaluated in the"
+        " middle.",
         window_steps=float(points.window),
         entropy_steps=np.array([step for step, _ in measured], dtype=np.int64),
         entropies=np.array([entropy.value for _, entropy in measured], dtype=np.float64),
@@ -88,3 +91,14 @@ def _others(run: Run) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]
             np.array([mean for _, mean in updates]),
         )
     return {key: value for key, value in found.items() if value[0].size}
+
+
+def _control_warning(run: Run) -> list[str]:
+    control = run.header.config.get("control")
+    name = control.get("type", control.get("name")) if isinstance(control, Mapping) else None
+    if name in _UNCONTROLLED:
+        return []
+    return [
+        f"Entropy was under control ({name}): the law is stated for runs that spend their entropy freely, so its"
+        " ceiling is a description here and no limit."
+    ]

@@ -1,15 +1,17 @@
 """From the rows of a log to the points (entropy, accuracy) of the law, with every decision said.
 
-What is done, in this order: the metrics are chosen; rows without a finite number are left out and counted; after a restart
-the last run of a step counts; zeros that a fused path wrote are left out, negative entropies refused; the unit of
-accuracy is told from its range or declared; each accuracy meets the mean of the entropies logged at or just before it.
+What is done, in this order: the metrics are chosen; rows without a finite number are left out and counted; after a
+restart the last run of a step counts; zeros that a fused path wrote are left out, negative entropies refused; the unit
+of accuracy is told from its range or declared; each accuracy meets the mean of the entropies logged at or just before
+it.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from covent.law import Unit
 from covent.logs.definitions import EntropyDefinition
 from covent.logs.metrics import Kind, accuracy_metrics, also_known, entropy_metric
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 
 DEFAULT_WINDOW = 4
-"""Most entropies that an accuracy meets if nothing is asked: the paper validates every 4 rollout steps. A longer mean would
+"""Most entropies that an accuracy meets if nothing is asked: the paper validates every 4 rollout steps. A longer mean
+would
 lag behind the policy that was evaluated."""
 
 LARGEST_FRACTION = 1.0
@@ -94,7 +97,8 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
     """The points of the law that a log holds.
 
     Raises:
-        LogError: a metric is missing or ambiguous; an entropy is negative, or all are 0; accuracies lie outside 0 to 100,
+        LogError: a metric is missing or ambiguous; an entropy is negative, or all are 0; accuracies lie outside 0 to
+        100,
             or mix fractions with percent; or no accuracy meets an entropy.
     """
     choice = choice or Choice()
@@ -109,7 +113,8 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
         definition = definition.model_copy(update={"temperature": choice.temperature})
     if definition.unknown:
         warnings.append(
-            f"Entropy '{name}' is {definition.text}: not comparable beyond this engine's logs. {metric.caution}"
+            f"Entropy '{name}' is {definition.text}, where ? is what the log does not say: compare it with logs of the"
+            f" same engine only. {metric.caution}"
         )
     entropies, said = _entropies(run, name)
     restarts = _restarts(entropies)
@@ -121,8 +126,9 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
     if not step:
         raise LogError(
             f"{run.source}: no accuracy '{accuracy.label}' meets an entropy '{name}': accuracies are at steps"
-            f" {_listed([point.step for point in values])}, entropies at {_listed([point.step for point in entropies])}."
-            " Are the two logged with different counters? Name the right one with --step."
+            f" {_listed([point.step for point in values])}, entropies at"
+            f" {_listed([point.step for point in entropies])}. Are the two logged with different counters? Name the"
+            " right one with --step."
         )
     by_step = {point.step: point.value for point in values}
     return LogSeries(
@@ -168,7 +174,7 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     said = []
     if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
         said.append(
-            f"{len(missing)} rows with '{name}' that is no finite number were left out (lines {_listed(missing)})."
+            f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
         )
     negative = next((point for point in points if point.value < 0), None)
     if negative is not None:
@@ -181,37 +187,47 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     if points and len(zeros) == len(points):
         raise LogError(
             f"{run.source}: every '{name}' is exactly 0. Fused loss paths write 0 where they do not take the entropy"
-            " (axolotl's, or ROLL's without old log-probabilities): switch the entropy on in the trainer, or name another"
-            " metric with --entropy."
+            " (axolotl's, or ROLL's without old log-probabilities): switch the entropy on in the trainer, or name"
+            " another metric with --entropy."
         )
     if zeros:
         said.append(
-            f"{len(zeros)} entropies that are exactly 0 were left out (lines {_listed([z.line for z in zeros])}): a fused"
-            " path writes 0 where it does not take the entropy, and a mean over tokens is never exactly 0."
+            f"{_counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
+            f" {_listed([zero.line for zero in zeros])}): a fused path writes 0 where it does not take the entropy,"
+            " and a mean over tokens is never exactly 0."
         )
     return [point for point in points if point.value != 0], said
 
 
 def _restarts(points: list[Point]) -> list[tuple[int, int]]:
-    """(place in the log, step) of each row whose step is not after the one before it: there a run went on from earlier."""
-    return [(now.order, now.step) for before, now in zip(points, points[1:], strict=False) if now.step <= before.step]
+    """(place in the log, step) of each row whose step lies before the last one's: there the run was restarted."""
+    return [(now.order, now.step) for before, now in itertools.pairwise(points) if now.step < before.step]
 
 
 def _after_restarts(points: list[Point], restarts: list[tuple[int, int]]) -> tuple[list[Point], int]:
-    """The points without those that a restart did again or abandoned, the last of a step, in order of steps."""
-    kept = [p for p in points if not any(p.order < order and p.step >= step for order, step in restarts)]
-    last = {point.step: point for point in kept}
+    """The points without those that a later restart did again or abandoned, the last of a step; and how many went."""
+    kept: list[Point] = []
+    ahead = sorted(restarts)
+    lowest: float = math.inf
+    for point in reversed(points):
+        while ahead and ahead[-1][0] > point.order:
+            lowest = min(lowest, ahead.pop()[1])
+        if point.step < lowest:
+            kept.append(point)
+    last = {point.step: point for point in reversed(kept)}
     return [last[step] for step in sorted(last)], len(points) - len(last)
 
 
 def _restart_note(restarts: list[tuple[int, int]], dropped: int) -> list[str]:
-    if not restarts:
-        return []
-    steps = _listed([step for _, step in restarts])
-    return [
-        f"The log goes back {len(restarts)} times, to step {steps}: taken as restarts; {dropped} rows from before them that"
-        " were done again or abandoned were left out, the last of a step was kept."
-    ]
+    rows = _counted(dropped, "row")
+    if restarts:
+        steps = _listed([step for _, step in restarts])
+        return [
+            f"The log goes back to step {steps}: taken as {_counted(len(restarts), 'restart')}; {rows} from before that"
+            " were done again or abandoned were left out, and the last of a step was kept. If these are several runs in"
+            " one log, tell them apart with --by."
+        ]
+    return [f"Some steps were logged more than once; the last of each was kept, {rows} left out."] if dropped else []
 
 
 def _accuracies(
@@ -222,16 +238,16 @@ def _accuracies(
     for name in names:
         points, missing = _points(run, name)
         if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
-            warnings.append(f"{len(missing)} rows with '{name}' that is no finite number were left out.")
+            warnings.append(f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number.")
         own = _restarts(points)
         kept, dropped = _after_restarts(points, restarts + own)
-        if dropped and not restarts:
+        if not restarts:
             warnings += _restart_note(own, dropped)
         columns.append({point.step: point for point in kept})
     shared = sorted(set.intersection(*(set(column) for column in columns)))
     lost = len(set.union(*(set(column) for column in columns))) - len(shared)
     if lost:
-        warnings.append(f"{lost} steps at which not all of the {len(names)} metrics were logged were left out.")
+        warnings.append(f"{_counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
     means = ((step, [column[step] for column in columns]) for step in shared)
     return [
         Point(step, float(np.mean([p.value for p in points])), points[-1].order, points[-1].line)
@@ -245,8 +261,8 @@ def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None
     outside = low if low.value < 0 else high if high.value > full else None
     if outside is not None:
         raise LogError(
-            f"{run.place(outside.line)}: '{label}' is {outside.value:g}; an accuracy lies between 0 and {full:g}. A reward"
-            " with bonus or penalty terms is no accuracy: name the accuracy with --metric."
+            f"{run.place(outside.line)}: '{label}' is {outside.value:g}; an accuracy lies between 0 and {full:g}. A"
+            " reward with bonus or penalty terms is no accuracy: name the accuracy with --metric."
         )
     if declared is not None:
         return declared
@@ -286,8 +302,8 @@ def _joined(
         before = end
     if early:
         warnings.append(
-            f"{len(early)} accuracies from before the first entropy were left out (steps {_listed(early)}): that of the"
-            " start model is no point of the law."
+            f"Accuracies from before the first entropy were left out (steps {_listed(early)}): that of the start model"
+            " is no point of the law."
         )
     return joined_steps, means, used
 
@@ -317,12 +333,5 @@ def _listed(numbers: list[int]) -> str:
     return f"{shown}, …" if len(numbers) > _LISTED else shown or "none"
 
 
-def as_unit(value: str | None) -> Unit | None:
-    """A word of the command line as a unit.
-
-    Raises:
-        LogError: another word.
-    """
-    if value not in (None, "fraction", "percent"):
-        raise LogError(f"--unit is '{value}'; allowed are fraction (0 to 1) and percent (0 to 100).")
-    return cast(Literal["fraction", "percent"] | None, value)
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covent.logs.json_rows import run_of_rows
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 
 _DELIMITERS = (",", "\t", ";")
 _METRIC_COLUMNS = ("key", "metric", "tag", "name")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from covent.logs.extras import missing_extra
 from covent.logs.json_rows import run_of_rows
-from covent.logs.rows import LoggedRun, LogError
+from covent.logs.rows import LogError, LoggedRun
 
 EVENT_FILE = "*tfevents*"
 """The name that every event file has in it."""

@@ -1,7 +1,8 @@
-"""Token covariance, its tail, and what Clip-Cov and KL-Cov choose by it, in numpy: the twin of `covent.core` without torch.
+"""Token covariance, its tail, and what Clip-Cov and KL-Cov choose by it, in numpy: the twin of `covent.core` without
+torch.
 
-Tests hold the two against each other. Exact means over the whole batch, as covent chooses; micro-batched means as verl, SkyRL
-and the paper's code choose: centre, count and choice inside each micro-batch.
+Tests hold the two against each other. Exact means over the whole batch, as covent chooses; micro-batched means as
+verl, SkyRL and the paper's code choose: centre, count and choice inside each micro-batch.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def count_of_share(share: float, num_tokens: int) -> int:
 def kl_cov_tokens(batch: TokenBatch, ratio: float) -> BoolArray:
     """The tokens that KL-Cov holds: the floor(ratio · n) of highest covariance over the whole batch.
 
-    Ties (closer than 4e-6 of the largest) go to the lower (group, sequence, position), as in `covent.core.selection`. Where
-    all covariances are equal up to rounding no token is highest, and none is chosen.
+    Ties (closer than 4e-6 of the largest) go to the lower (group, sequence, position), as in `covent.core.selection`.
+    Where all covariances are equal up to rounding no token is highest, and none is chosen.
 
     Source:
         arXiv 2505.22617, Eq. 13.
@@ -122,10 +123,11 @@ def micro_batches(batch: TokenBatch, size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def kl_cov_micro(batch: TokenBatch, ratio: float, size: int) -> BoolArray:
-    """What verl's kl_cov chooses: in each micro-batch the max(1, int(ratio · n)) of highest covariance about its own means.
+    """What verl's kl_cov chooses: in each micro-batch the max(1, int(ratio · n)) of highest covariance about its own
+    means.
 
-    Where covariances tie, as they all do in a micro-batch of one response, the first tokens are taken here; verl's choice
-    among them is arbitrary.
+    Where covariances tie, as they all do in a micro-batch of one response, the first tokens are taken here; verl's
+    choice among them is arbitrary.
     """
     chosen = np.zeros(len(batch), dtype=bool)
     for rows in micro_batches(batch, size):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from covent.logs.extras import missing_extra
 from covent.logs.json_rows import run_of_rows
-from covent.logs.rows import LoggedRun, LogError, numbers
+from covent.logs.rows import LogError, LoggedRun, numbers
 
 MAGIC = b":W&B"
 """The first bytes of every `.wandb` file."""

@@ -15,6 +15,7 @@ from covent.store.finite import first_non_finite
 from covent.store.schema import (
     SCHEMA_VERSION,
     EvaluationRow,
+    ForecastRow,
     Row,
     RunHeader,
     SampleRow,
@@ -37,6 +38,7 @@ class Run:
     steps: list[StepRow]
     updates: list[UpdateRow]
     evaluations: list[EvaluationRow]
+    forecasts: list[ForecastRow]
     verdicts: list[VerdictRow]
     samples: list[SampleRow]
     notes: list[str] = field(default_factory=list)
@@ -76,6 +78,7 @@ def read_run(folder: Path | str) -> Run:
         steps=steps,
         updates=updates,
         evaluations=_rows(folder / "evaluations.jsonl", EvaluationRow, notes),
+        forecasts=_rows(folder / "forecasts.jsonl", ForecastRow, notes),
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
         notes=notes,

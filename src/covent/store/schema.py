@@ -6,6 +6,7 @@ status.json        Status: running, finished, interrupted or failed; rewritten a
 steps.jsonl        StepRow: one rollout step
 updates.jsonl      UpdateRow: one optimizer step
 evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
+forecasts.jsonl    ForecastRow: what the law said about the rest, while the run went on
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
 model/             the final weights (safetensors) and tokenizer
@@ -152,6 +153,26 @@ class EvaluationRow(Row):
     seconds: float
 
 
+class ForecastRow(Row):
+    """What the law said about the rest of the run while it went on, from the points known by then."""
+
+    step: int
+    """Rollout steps up to and including this one were known."""
+    num_points: int
+    ceiling: float | None
+    """b - a of the law so far; an accuracy as a fraction, not clipped."""
+    ceiling_low: float | None
+    """95 % interval."""
+    ceiling_high: float | None
+    identified: bool
+    """False: the points do not determine the law, and the numbers carry no weight."""
+    final: float | None
+    """Forecast of the accuracy at the last step of the run, entropy extrapolated too."""
+    final_low: float | None
+    """95 % band for what will be observed."""
+    final_high: float | None
+
+
 class VerdictRow(Row):
     """One problem of a test evaluation, with its verdicts."""
 
@@ -192,6 +213,7 @@ ROW_FILES: dict[str, type[Row]] = {
     "steps": StepRow,
     "updates": UpdateRow,
     "evaluations": EvaluationRow,
+    "forecasts": ForecastRow,
     "verdicts": VerdictRow,
     "samples": SampleRow,
 }

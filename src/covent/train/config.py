@@ -124,6 +124,9 @@ class TrainConfig(_Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
+    stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)
+    """Stop early once the law is identified and the upper end of its forecast for the last step lies less than this
+    above the mean of the last 3 validation accuracies; a fraction. None: never stop early."""
     samples_kept: int = Field(default=4, ge=0)
     """Responses kept with token columns at each validation, for the report."""
 

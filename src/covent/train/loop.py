@@ -13,9 +13,10 @@ from covent.core.covariance import covariance_tail
 from covent.core.dynamics import predicted_entropy_changes
 from covent.core.keys import key
 from covent.core.plan import Measured, Plan
+from covent.law import Forecast, Forecaster
 from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
-from covent.store.schema import SampleRow, StepRow, UpdateRow
+from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
@@ -36,16 +37,21 @@ class Loop:
     validation: Exam
     probes: Probes | None
     writer: RunWriter
+    forecaster: Forecaster
     num_updates: int = 0
 
-    def run(self, after_step: Callable[[StepRow], None]) -> None:
-        """All rollout steps. Each row of the run folder is written when it is known, none later."""
+    def run(self, after_step: Callable[[StepRow], None]) -> str:
+        """All rollout steps. Each row of the run folder is written when it is known, none later.
+
+        Returns: why the run stopped early, or nothing.
+        """
         config, every = self.config, self.config.evaluation.every
         for step in range(config.steps):
             clock = _Stopwatch()
             if step % every == every // 2:
                 evaluation, _ = self.validation.take(self.model, self.source.task, step)
                 self.writer.append("evaluations", evaluation)
+                self.forecaster.evaluated(evaluation.avg.value)
             clock.lap("evaluate")
             rollout = self.source.next(step)
             clock.lap("rollout")
@@ -64,6 +70,24 @@ class Loop:
             row = self._step_row(step, rollout, gap, self.num_updates - first_update, clock.seconds)
             self.writer.append("steps", row)
             after_step(row)
+            if reason := self._forecast(row):
+                return reason
+        return ""
+
+    def _forecast(self, row: StepRow) -> str:
+        """Forecast the rest of the run where a point of the law has just become known; say whether to stop."""
+        assert row.entropy.value is not None
+        ahead = self.forecaster.stepped(row.step, row.entropy.value)
+        if ahead is None:
+            return ""
+        self.writer.append("forecasts", _forecast_row(row.step, ahead))
+        limit, gain = self.config.stop_when_gain_below, self.forecaster.gain_left(ahead)
+        if limit is None or gain is None or gain >= limit:
+            return ""
+        return (
+            f"stopped early after rollout step {row.step}: at most {gain:.3f} of accuracy left to win by the law's"
+            f" forecast, less than stop_when_gain_below = {limit:g}"
+        )
 
     def update(self, batch: OptimizerBatch, step: int) -> tuple[Measured, Plan]:
         """One optimizer step on one optimizer batch: Measure → Plan → Loss."""
@@ -203,6 +227,22 @@ def _update_row(
         covariance=covariance_tail(measured.covariances()[mask]),
         control=control,
         probe=probe,
+    )
+
+
+def _forecast_row(step: int, ahead: Forecast) -> ForecastRow:
+    ceiling_low, ceiling_high = ahead.law.ceiling_interval or (None, None)
+    final = ahead.final
+    return ForecastRow(
+        step=step,
+        num_points=ahead.num_prefix,
+        ceiling=ahead.ceiling,
+        ceiling_low=ceiling_low,
+        ceiling_high=ceiling_high,
+        identified=ahead.identified,
+        final=final.accuracy if final else None,
+        final_low=final.low if final else None,
+        final_high=final.high if final else None,
     )
 
 

@@ -17,6 +17,7 @@ import transformers
 
 from covent import __version__
 from covent.errors import ConfigError, CoventError
+from covent.law import Forecaster
 from covent.provenance import commit
 from covent.rollout.sampler import sample
 from covent.store.schema import SCHEMA_VERSION, RunHeader, StepRow
@@ -62,14 +63,14 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
         try:
             start_model = warm_start(model, task, config, progress=lambda done, total: tell("warm start", done, total))
             writer.header(header.model_copy(update={"start_model": start_model}))
-            _rl(config, task, model, writer, after_step)
+            message = _rl(config, task, model, writer, after_step)
         except KeyboardInterrupt:
             writer.status("interrupted", step=done, message="Ctrl-C", seconds=time.perf_counter() - start)
             raise
         except (CoventError, RuntimeError) as error:
             writer.status("failed", step=done, message=str(error), seconds=time.perf_counter() - start)
             raise
-        writer.status("finished", step=done, seconds=time.perf_counter() - start)
+        writer.status("finished", step=done, message=message, seconds=time.perf_counter() - start)
 
 
 def _rl(
@@ -78,8 +79,8 @@ def _rl(
     model: LanguageModel,
     writer: RunWriter,
     after_step: Callable[[StepRow], None],
-) -> None:
-    """Test → all rollout steps → test; the final weights last."""
+) -> str:
+    """Test → all rollout steps → test; the final weights last. Returns why it stopped early, or nothing."""
     max_tokens = _max_response_tokens(config, task, model)
     validation, test = _exam(config, task, "validation", max_tokens), _exam(config, task, "test", max_tokens)
     loop = Loop(
@@ -90,6 +91,7 @@ def _rl(
         validation=validation,
         probes=_probes(config, task, model, max_tokens),
         writer=writer,
+        forecaster=Forecaster(config.steps, every=config.evaluation.every),
     )
 
     def take_test(step: int) -> None:
@@ -100,9 +102,17 @@ def _rl(
                 writer.append("verdicts", verdict)
 
     take_test(0)
-    loop.run(after_step)
-    take_test(config.steps)
+    num_done = 0
+
+    def count_step(row: StepRow) -> None:
+        nonlocal num_done
+        num_done = row.step + 1
+        after_step(row)
+
+    message = loop.run(count_step)
+    take_test(num_done)
     model.save(writer.folder / "model")
+    return message
 
 
 def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:

@@ -1,0 +1,214 @@
+"""The tables of docs/law.md, written from the results of `benchmarks.law_coverage` and `benchmarks.law_backtest`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+Row = list[str]
+
+
+def write_tables(page: Path, found: dict[str, Any]) -> None:
+    """Replace what stands between the page's markers."""
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+
+
+def with_tables(text: str, found: dict[str, Any]) -> str:
+    """The page with the tables of `benchmarks.law_coverage`."""
+    for name, table in tables(found).items():
+        text = with_table(text, name, table)
+    return text
+
+
+def write_table(page: Path, name: str, table: str) -> None:
+    """Replace what stands between the markers of one table."""
+    page.write_text(with_table(page.read_text(encoding="utf-8"), name, table), encoding="utf-8")
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """The page with the block between `<!-- table: NAME -->` and `<!-- /table -->` filled in."""
+    begin, end = f"<!-- table: {name} -->\n", "<!-- /table -->"
+    head, marker, rest = text.partition(begin)
+    assert marker, f"the page has no marker {begin.strip()}"
+    return f"{head}{begin}{table}\n{end}{rest.partition(end)[2]}"
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """Name → Markdown table."""
+    return {
+        "coverage": _coverage(found["right"] + found["uneven"]),
+        "wrong": _wrong(found["wrong"]),
+        "paper": _paper(found["paper"]),
+        "prefixes": _prefixes(found["paper"]),
+        "forecasts": _forecasts(found["forecasts"]),
+        "alarms": _alarms(found["alarms"]),
+        "saturating": _saturating(found["saturating"]),
+        "made": f"Made by covent {found['versions']['covent']}, numpy {found['versions']['numpy']}, Python"
+        f" {found['versions']['python']}, {found['machine']}, in {found['seconds'] / 60:.0f} minutes.",
+    }
+
+
+def _markdown(head: Row, rows: list[Row]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    return "—" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _coverage(cells: list[dict[str, Any]]) -> str:
+    head = ["noise", "points", "coverage", "naive", "ρ known", "width ÷ width with ρ known", "naive width ÷ the same"]
+    rows = [
+        [
+            cell["world"],
+            str(cell["n"]),
+            _percent(cell["coverage"]),
+            _percent(cell["naive_coverage"]),
+            _percent(cell["known_coverage"]),
+            _number(cell["width_ratio"]),
+            _number(cell["naive_width_ratio"]),
+        ]
+        for cell in cells
+    ]
+    return _markdown(head, rows)
+
+
+def _wrong(cells: list[dict[str, Any]]) -> str:
+    head = ["world", "points", "coverage", "naive", "width ÷ naive width"]
+    rows = [
+        [
+            cell["world"],
+            str(cell["n"]),
+            _percent(cell["coverage"]),
+            _percent(cell["naive_coverage"]),
+            _number(cell["width_over_naive"]),
+        ]
+        for cell in cells
+    ]
+    return _markdown(head, rows)
+
+
+def _paper(rows: list[dict[str, Any]]) -> str:
+    head = ["model", "markers", "a (drawn)", "b (drawn)", "ceiling (drawn)", "95 % interval"]
+    return _markdown(
+        head,
+        [
+            [
+                row["model"],
+                str(row["n"]),
+                f"{row['a']:.2f} ({row['drawn'][0]:.1f})",
+                f"{row['b']:.2f} ({row['drawn'][1]:.1f})",
+                f"{row['ceiling']:.2f} ({row['drawn_ceiling']:.1f})",
+                f"{row['ceiling_interval'][0]:.2f} to {row['ceiling_interval'][1]:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _prefixes(rows: list[dict[str, Any]]) -> str:
+    head = ["model", "first", "markers", "RMSE of the rest", "error at the end", "inside the band", "ceiling then"]
+    return _markdown(
+        head,
+        [
+            [
+                row["model"],
+                f"{100 * prefix['fraction']:.0f} %",
+                str(prefix["num_prefix"]),
+                _number(prefix["rmse"]),
+                _number(prefix["end_error"], sign=True),
+                _percent(prefix["covered"]),
+                f"{prefix['ceiling']:.1f} ({prefix['ceiling_interval'][0]:.1f} to {prefix['ceiling_interval'][1]:.1f})",
+            ]
+            for row in rows
+            for prefix in row["prefixes"]
+        ],
+    )
+
+
+def _forecasts(worlds: list[dict[str, Any]]) -> str:
+    head = [
+        "world",
+        "from the first",
+        "prediction",
+        "runs",
+        "median RMSE",
+        "median error at the end",
+        "inside the band",
+    ]
+    return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"], 1)])
+
+
+def backtest_table(found: dict[str, Any]) -> str:
+    """Embedded runs, in points of percent."""
+    head = ["task", "method", "from the first", "prediction", "runs", "median RMSE", "median error at the end"]
+    rows = [
+        [group["task"], group["method"], *row]
+        for group in found["groups"]
+        for row in _origin_rows(group["origins"], 100)
+    ]
+    return _markdown([*head, "inside the band"], rows)
+
+
+def _origin_rows(origins: list[dict[str, Any]], scale: float) -> list[Row]:
+    """Three rows for each origin; errors multiplied by `scale`."""
+    rows = []
+    for origin in origins:
+        for name in ("forecast", "conditional", "unchanged"):
+            score = origin[name]
+            inside = _percent(score["coverage"])
+            if score["coverage_interval"]:
+                low, high = score["coverage_interval"]
+                inside += f" ({100 * low:.0f} to {100 * high:.0f})"
+            errors = [None if score[key] is None else scale * score[key] for key in ("median_rmse", "median_end_error")]
+            share = f"{100 * origin['fraction']:.0f} %"
+            rows.append([share, name, str(score["num_runs"]), *(_number(error) for error in errors), inside])
+    return rows
+
+
+def _alarms(rows: list[dict[str, Any]]) -> str:
+    head = [
+        "noise",
+        "points",
+        "runs",
+        "a bend",
+        "curvature",
+        "drift",
+        "does not apply",
+        "a rival wins",
+        "two runs differ",
+    ]
+    names = ("bend", "curvature", "drift", "does_not_apply", "rival_preferred", "shared_rejected")
+    return _markdown(
+        head,
+        [
+            [
+                f"AR(1) {row['rho']:g}" if row["rho"] else "white",
+                str(row["n"]),
+                str(row["num_runs"]),
+                *(_percent(row[name]) for name in names),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _saturating(found: dict[str, Any]) -> str:
+    head = ["half of the gain is won after", "runs", "coverage of A", "identified"]
+    return _markdown(
+        head,
+        [
+            [
+                f"{100 * row['midpoint']:.0f} % of the run",
+                str(found["num_runs"]),
+                _percent(row["coverage"]),
+                _percent(row["identified"]),
+            ]
+            for row in found["rows"]
+        ],
+    )
