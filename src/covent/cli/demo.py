@@ -57,7 +57,7 @@ class Demo:
         output.console.print(summary_table(summaries))
         output.say(
             f"\nreport: {report}"
-            f"\ngo on:  covent train {planned[1].folder}.yaml control.clip_cov_ratio=0.012"
+            f"\ngo on:  covent train {planned[1].folder}.yaml control.clip_cov_ratio=0.006"
             "\n        what each number means: README.md"
         )
         return Outcome({"report": str(report), "runs": [summary.model_dump(mode="json") for summary in summaries]})
