@@ -14,7 +14,7 @@ SETTINGS: dict[str, Any] = {
     "steps": 6,
     "task": {"name": "clock", "min_operations": 1, "max_operations": 2},
     "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 48},
-    "warm_start": {"steps": 120, "batch_size": 32, "lr": 0.01, "lr_warmup_steps": 10},
+    "warm_start": {"min_teacher_frac": 0, "steps": 120, "batch_size": 32, "lr": 0.01, "lr_warmup_steps": 10},
     "rollout": {"prompts_per_step": 8, "samples_per_prompt": 4},
     "optimizer": {"lr": 0.002, "updates_per_rollout": 2, "responses_per_micro_batch": 64},
     "evaluation": {

@@ -49,6 +49,10 @@ class WarmStartSettings(_Settings):
     lr_warmup_steps: int = Field(default=50, ge=0)
     final_lr_frac: float = Field(default=0.05, ge=0, le=1)
     """The cosine schedule ends at this fraction of lr."""
+    min_teacher_frac: float = Field(default=0.66, ge=0, le=1)
+    """A warm start counts as done when the model solves at least this share of what the writers of the demonstrations
+    solve, on 512 train problems; otherwise it is trained for `steps` more, up to `max_rounds` times. 0: no check."""
+    max_rounds: _PositiveInt = 3
     cache: bool = True
     """Keep the warm-started weights in the user's cache folder (XDG_CACHE_HOME/covent)."""
 

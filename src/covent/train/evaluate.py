@@ -45,7 +45,7 @@ class Exam:
         greedy_verdicts: list[Verdict] | None = None
         if self.greedy:
             greedy = self._sample(model, 1, 0.0, 0)
-            greedy_texts = _texts(model, greedy)
+            greedy_texts = model.decode_all(greedy)
             greedy_verdicts = _verdicts(model, task, self.problems, greedy)
         row = EvaluationRow(
             step=step,
@@ -136,11 +136,6 @@ def _powers_of_two(limit: int) -> list[int]:
     return [2**i for i in range(limit.bit_length()) if 2**i <= limit]
 
 
-def _texts(model: LanguageModel, responses: Responses) -> list[str]:
-    ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
-    return [model.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
-
-
 def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], responses: Responses) -> list[Verdict]:
-    texts = _texts(model, responses)
+    texts = model.decode_all(responses)
     return [task.verdict(problems[group], text) for group, text in zip(responses.group.tolist(), texts, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,8 +17,9 @@ from transformers import (
 )
 
 from covent.errors import MissingPathError
+from covent.rollout.batch import Responses
 from covent.tasks import Task
-from covent.train.config import ModelSettings
+from covent.train.config import ModelSettings, TrainConfig
 
 _PAD, _END = "<pad>", "<eos>"
 
@@ -54,6 +56,11 @@ class LanguageModel:
         ended = bool(ids) and ids[-1] == self.end_id
         return str(self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)).strip()
 
+    def decode_all(self, responses: Responses) -> list[str]:
+        """The texts of a batch of responses, in its order."""
+        ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
+        return [self.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
+
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder."""
         self.network.save_pretrained(folder)
@@ -69,6 +76,18 @@ def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.d
     model.network.to(device=device, dtype=dtype)
     model.network.eval()
     return model
+
+
+def max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -> int:
+    """Length limit of a response in tokens: the setting, or what the task's longest response needs."""
+    if config.rollout.max_response_tokens is not None:
+        return config.rollout.max_response_tokens
+    if config.model.path is None:
+        return task.max_response_words + 1
+    # A foreign tokenizer splits words: a quarter more than the longest of many demonstrations.
+    rng = Random(0)  # noqa: S311 - not cryptography
+    lengths = [len(model.encode_response(task.demonstration(task.draw(rng), rng))) for _ in range(256)]
+    return max(lengths) + max(lengths) // 4
 
 
 def _small(settings: ModelSettings, task: Task, seed: int) -> LanguageModel:

@@ -108,8 +108,7 @@ class RolloutSource:
         return join(parts), new
 
     def _verify(self, responses: Responses, named: dict[int, Problem]) -> list[Verdict]:
-        ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
-        texts = [self.model.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
+        texts = self.model.decode_all(responses)
         groups = responses.group.tolist()
         return [self.task.verdict(named[group], text) for group, text in zip(groups, texts, strict=True)]
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from random import Random
 
 import numpy
 import torch
@@ -26,7 +25,7 @@ from covent.tasks import Task, make_task, problems
 from covent.train.config import TrainConfig, config_yaml
 from covent.train.evaluate import Exam
 from covent.train.loop import Loop
-from covent.train.model import LanguageModel, load_model
+from covent.train.model import LanguageModel, load_model, max_response_tokens
 from covent.train.probes import Probes
 from covent.train.rollouts import RolloutSource
 from covent.train.warm_start import warm_start
@@ -81,7 +80,7 @@ def _rl(
     after_step: Callable[[StepRow], None],
 ) -> str:
     """Test → all rollout steps → test; the final weights last. Returns why it stopped early, or nothing."""
-    max_tokens = _max_response_tokens(config, task, model)
+    max_tokens = max_response_tokens(config, task, model)
     validation, test = _exam(config, task, "validation", max_tokens), _exam(config, task, "test", max_tokens)
     loop = Loop(
         config=config,
@@ -152,17 +151,6 @@ def _probes(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: i
         key=0,
     )
     return Probes(model, states)
-
-
-def _max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -> int:
-    if config.rollout.max_response_tokens is not None:
-        return config.rollout.max_response_tokens
-    if config.model.path is None:
-        return task.max_response_words + 1
-    # A foreign tokenizer splits words: a quarter more than the longest of many demonstrations.
-    rng = Random(0)  # noqa: S311 - not cryptography
-    lengths = [len(model.encode_response(task.demonstration(task.draw(rng), rng))) for _ in range(256)]
-    return max(lengths) + max(lengths) // 4
 
 
 def _device(config: TrainConfig) -> str:

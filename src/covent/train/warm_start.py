@@ -7,7 +7,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -17,12 +18,16 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from covent.core.entropy import logprob_and_entropy
+from covent.core.keys import key
 from covent.core.reduce import masked_mean
-from covent.errors import NonFiniteError
+from covent.errors import ConfigError, NonFiniteError
 from covent.rollout.batch import Responses, pad_left, response_logits
+from covent.rollout.sampler import sample
 from covent.tasks import Problem, Task, problems
 from covent.train.config import TrainConfig
-from covent.train.model import LanguageModel
+from covent.train.model import LanguageModel, max_response_tokens
+
+_NUM_CHECKED = 512
 
 # Raise when a change of this file or of a task changes the weights that the same settings give.
 _RECIPE_VERSION = 1
@@ -45,7 +50,7 @@ def warm_start(
     if settings.steps:
         folder = _cache_folder() / _fingerprint(model, task, config)
         if not (settings.cache and _load(model, folder)):
-            _train(model, task, config, progress)
+            _train_rounds(model, task, config, progress)
             if settings.cache:
                 _save(model, folder)
         progress(settings.steps, settings.steps)
@@ -61,16 +66,61 @@ def weights_hash(model: LanguageModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def _train_rounds(model: LanguageModel, task: Task, config: TrainConfig, progress: Callable[[int, int], None]) -> None:
+    """Train until the model has learnt what its teachers know. Some initialisations need more than one round.
+
+    Raises: ConfigError when it has not after `max_rounds`.
+    """
+    settings = config.warm_start
+    stream = problems(task, "train", _corpus_seed(config))
+    writers = Random(f"writers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
+    share = 0.0
+    for _ in range(settings.max_rounds):
+        _train(model, task, config, stream, writers, progress)
+        share = _teacher_share(model, task, config) if settings.min_teacher_frac else 1.0
+        if share >= settings.min_teacher_frac:
+            return
+    raise ConfigError(
+        f"After {settings.max_rounds} rounds of {settings.steps} steps the warm-started model solves {share:.2f} of"
+        " what the writers of its demonstrations solve; warm_start.min_teacher_frac asks for"
+        f" {settings.min_teacher_frac:g}."
+        " Raise warm_start.steps, or set warm_start.min_teacher_frac=0 to start from the model as it is."
+    )
+
+
+def _teacher_share(model: LanguageModel, task: Task, config: TrainConfig) -> float:
+    """Right answers of the model over right answers of the writers, one response each to the same train problems."""
+    chosen = list(islice(problems(task, "train", _corpus_seed(config)), _NUM_CHECKED))
+    writers = Random(f"teachers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
+    taught = sum(task.verdict(problem, task.demonstration(problem, writers)).reward for problem in chosen)
+    responses = sample(
+        model.network,
+        [model.encode_prompt(problem.prompt) for problem in chosen],
+        groups=list(range(len(chosen))),
+        num_samples=1,
+        max_tokens=max_response_tokens(config, task, model),
+        end_id=model.end_id,
+        pad_id=model.pad_id,
+        key=key(config.seed, "warm start"),
+    )
+    texts = model.decode_all(responses)
+    learnt = sum(task.verdict(problem, text).reward for problem, text in zip(chosen, texts, strict=True))
+    return learnt / max(taught, 1.0)
+
+
+def _corpus_seed(config: TrainConfig) -> int:
+    return config.seed if config.task.corpus_seed is None else config.task.corpus_seed
+
+
 def _train(
     model: LanguageModel,
     task: Task,
     config: TrainConfig,
+    stream: Iterator[Problem],
+    writers: Random,
     progress: Callable[[int, int], None],
 ) -> None:
     settings = config.warm_start
-    corpus_seed = config.seed if config.task.corpus_seed is None else config.task.corpus_seed
-    stream = problems(task, "train", corpus_seed)
-    writers = Random(f"writers/{corpus_seed}")  # noqa: S311 - not cryptography
     optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
     for step in range(settings.steps):
         for group in optimizer.param_groups:
