@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from covent.errors import ConfigError
 from covent.tasks import make_task
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel, load_model
@@ -68,6 +69,23 @@ def test_a_damaged_cache_is_trained_anew(own_cache: Path, damage: str) -> None:
     cached.write_bytes(content)
     assert _start(config) == (trained, config.warm_start.steps)
     assert _start(config) == (trained, 0)
+
+
+def test_a_model_that_knows_what_its_teachers_know_is_left_alone(own_cache: Path) -> None:
+    unchecked, steps = _start(tiny_config())
+    checked, checked_steps = _start(tiny_config(warm_start={"min_teacher_frac": 0.01}))
+    assert (checked, checked_steps) == (unchecked, steps)
+
+
+def test_a_model_that_does_not_is_trained_on_and_then_refused(own_cache: Path) -> None:
+    seen: list[int] = []
+    config = tiny_config(warm_start={"steps": 2, "min_teacher_frac": 0.9, "max_rounds": 3})
+    with pytest.raises(ConfigError, match=r"After 3 rounds of 2 steps .* min_teacher_frac asks for 0\.9"):
+        warm_start(
+            _fresh(config), make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done)
+        )
+    assert seen == [1, 2] * 3
+    assert list(own_cache.rglob("*.safetensors")) == []
 
 
 def test_no_cache_leaves_nothing_behind(own_cache: Path) -> None:
