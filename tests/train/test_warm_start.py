@@ -80,7 +80,7 @@ def test_a_model_that_knows_what_its_teachers_know_is_left_alone(own_cache: Path
 def test_a_model_that_does_not_is_trained_on_and_then_refused(own_cache: Path) -> None:
     seen: list[int] = []
     config = tiny_config(warm_start={"steps": 2, "min_teacher_frac": 0.9, "max_rounds": 3})
-    with pytest.raises(ConfigError, match=r"After 3 rounds of 2 steps .* min_teacher_frac asks for 0\.9"):
+    with pytest.raises(ConfigError, match=r"After 3 rounds of 2 steps .*min_teacher_frac asks for 0\.9"):
         warm_start(
             _fresh(config), make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done)
         )
