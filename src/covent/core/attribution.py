@@ -12,6 +12,7 @@ A cause is a name and a direction in the weights; this module does not ask where
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -151,7 +152,10 @@ def adam_directions(
 def _with_derivative(logits_of: LogitsOf, weights: Weights, tangent: Weights) -> tuple[Tensor, Tensor]:
     """The logits, and their derivative along a direction of the weights."""
     try:
-        return torch.func.jvp(lambda moved: logits_of(moved), (dict(weights),), (dict(tangent),))
+        with warnings.catch_warnings():
+            # torch's own forward derivatives are written with a compiler that torch itself calls deprecated.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+            return torch.func.jvp(lambda moved: logits_of(moved), (dict(weights),), (dict(tangent),))
     except RuntimeError:
         # An operation without a forward derivative. What fails for another reason fails in the same way below.
         names = list(weights)

@@ -172,12 +172,12 @@ class StepAttribution:
             gradients[WEIGHT_DECAY] = decay * weight
         if isinstance(self.optimizer, torch.optim.SGD):
             buffer = self.momentum.get(name)
-            return sgd_directions(gradients, buffer, lr=group["lr"], momentum=group["momentum"])
+            return sgd_directions(gradients, buffer, lr=float(group["lr"]), momentum=float(group["momentum"]))
         parts = adam_directions(
             gradients,
             self.momentum.get(name),
             state["exp_avg_sq"],
-            lr=group["lr"],
+            lr=float(group["lr"]),
             betas=group["betas"],
             eps=group["eps"],
             num_steps=int(state["step"]),
