@@ -102,18 +102,17 @@ def test_any_sets_that_split_the_responses_will_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
-    [({"wrong": 0}, "Response 0 is in 2"), ({"right": None}, "is in 0 of the sets wrong"), ({"all": 1}, "is in 2")],
+    ("names", "complaint"),
+    [
+        (["right"], r"is in 0 of the sets right; each"),
+        (["right", "wrong", "right again"], r"is in 2 of the sets right, wrong, right again"),
+        ([], r"Response 0 is in 0 of the sets \(none\)"),
+    ],
 )
-def test_sets_that_overlap_or_leave_responses_out_are_refused(change: dict[str, int | None], complaint: str) -> None:
+def test_sets_that_overlap_or_leave_responses_out_are_refused(names: list[str], complaint: str) -> None:
     measured, plan, sets = setting("ppo_clip")
-    everything = torch.ones_like(sets["right"])
-    changed = {**sets, **{name: everything for name, kept in change.items() if kept is not None}}
-    changed = {name: rows for name, rows in changed.items() if name not in change or change[name] is not None}
-    if change == {"wrong": 0}:
-        changed["right"] = everything
     with pytest.raises(ShapeError, match=complaint):
-        terms_of(measured, plan, changed, measured.logprobs)
+        terms_of(measured, plan, {name: sets[name.split()[0]] for name in names}, measured.logprobs)
 
 
 def test_what_stands_behind_the_mask_is_inert() -> None:
