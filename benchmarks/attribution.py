@@ -69,7 +69,7 @@ def collect(runs: list[Run]) -> dict[str, Any]:
         "seed": header.seed,
         "commit": header.commit,
         "hardware": header.hardware,
-        "versions": header.versions,
+        "versions": {name: version for name, version in header.versions.items() if name != "platform"},
         "settings": SETTINGS,
         "variants": VARIANTS,
         "runs": {},

@@ -42,7 +42,7 @@ def loss_by_cause(
     Returns: terms by cause, exactly 0 where the mask is False; a cause that does nothing has a term of zeros.
     Raises: ShapeError when a response is in no set or in several.
     """
-    _must_partition(sets, len(logprobs))
+    _must_partition(sets, mask)
 
     def policy_term(plan: Plan) -> Tensor:
         return surrogate(logprobs, old_logprobs, advantages, mask, plan).policy
@@ -59,8 +59,8 @@ def loss_by_cause(
     return terms | {f"{control}: {name}": term for name, term in others.items() if term.is_floating_point()}
 
 
-def _must_partition(sets: Mapping[str, Tensor], num_responses: int) -> None:
-    counts = sum((rows.long() for rows in sets.values()), start=torch.zeros(num_responses, dtype=torch.int64))
+def _must_partition(sets: Mapping[str, Tensor], mask: Tensor) -> None:
+    counts = sum((rows.long() for rows in sets.values()), start=torch.zeros_like(mask[:, 0], dtype=torch.int64))
     wrong = (counts != 1).nonzero()
     if len(wrong):
         row = int(wrong[0])
