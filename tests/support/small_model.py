@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from covent.tasks import ClockSettings, ClockTask
 from covent.train.config import ModelSettings
@@ -23,3 +24,19 @@ def fresh_model(seed: int = 0, dtype: torch.dtype = torch.float64) -> LanguageMo
 def shared_model(seed: int = 0, dtype: torch.dtype = torch.float64) -> LanguageModel:
     """The same, for tests that leave the weights alone."""
     return fresh_model(seed, dtype)
+
+
+def exact_model(seed: int = 0) -> LanguageModel:
+    """The fresh model with norms that stay in float64.
+
+    transformers' RMSNorm goes through float32 whatever the model's dtype. Its rounding is the same in every forward
+    pass, but parts of a gradient that are taken apart no longer add up to more than eight digits.
+    """
+    model = fresh_model(seed)
+    for parent in list(model.network.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, Qwen2RMSNorm):
+                exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
+    return model

@@ -56,3 +56,10 @@ PAPER_LINES = 0.03
 
 SHAPE_GRID = 0.02
 """Relative: what the grids of the saturating curve leave open in its ceiling."""
+
+ATTRIBUTION = 1e-8
+"""Nats: what covent promises of the sum of an attribution's parts in float64. Adam divides by root v + 1e-8, so the
+rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
+
+ATTRIBUTION_FLOAT32 = 1e-5
+"""Nats: the same in float32, where the weights themselves are rounded after the step."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from covent.report import numbers as n
+from covent.report.attribution import AttributionSummary
 from covent.report.summary import LawSummary, RunSummary
 
 
@@ -36,6 +37,14 @@ def summary_rows(summary: RunSummary) -> dict[str, str]:
             rows[f"{change.measure}, start"] = n.estimate(change.start)
         rows[f"{change.measure}, end"] = n.estimate(change.end)
     return rows | _law_rows(summary.law("validation"))
+
+
+def attribution_table(found: AttributionSummary) -> Table:
+    """The entropy change of the attributed optimizer steps by cause; the lines add up to the last."""
+    table = Table(f"ΔH of {found.num_updates} optimizer steps, by cause", "nats", box=None, pad_edge=False)
+    for name, value in (found.parts | found.left_over | {"observed": found.observed}).items():
+        table.add_row(name, n.plain(value))
+    return table
 
 
 def _law_rows(law: LawSummary) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Train:
     def run(self, output: Output) -> Outcome:
         """Train, then print the run in a few lines."""
         require_extra("train", "covent train")
-        from covent.cli.summary import summary_table
+        from covent.cli.summary import attribution_table, summary_table
         from covent.report.summary import summarise
         from covent.store.reader import read_run
         from covent.train.config import config_warnings, load_config
@@ -48,5 +48,7 @@ class Train:
             train(config, self.folder, progress=progress)
         summary = summarise(read_run(self.folder))
         output.console.print(summary_table([summary]))
+        if summary.attribution is not None:
+            output.console.print("", attribution_table(summary.attribution))
         output.say(f"\nrun folder: {self.folder}\nits report: covent report {self.folder}")
         return Outcome({"run": str(self.folder), "summary": summary.model_dump(mode="json")})

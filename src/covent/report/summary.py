@@ -16,6 +16,7 @@ from covent.law import Forecast, FormComparison, compare_forms, forecast
 from covent.readings import Mean
 from covent.report.accuracy import AccuracyChange, accuracy_changes
 from covent.report.agreement import Agreement, Quantity, agreements
+from covent.report.attribution import AttributionSummary, attribution_summary
 from covent.report.probes import probe_series
 from covent.store.reader import Run
 from covent.store.schema import Status, StepRow
@@ -147,6 +148,8 @@ class RunSummary(Part):
     laws: list[LawSummary]
     control: ControlSummary | None
     probe: ProbeSummary | None
+    attribution: AttributionSummary | None
+    """None unless the run was asked for it (`attribute_every`)."""
     rollout: RolloutSummary | None
     seconds: dict[str, float]
     """Wall time by phase."""
@@ -182,6 +185,7 @@ def summarise(run: Run) -> RunSummary:
         laws=laws,
         control=_control(run),
         probe=_probe(run),
+        attribution=attribution_summary(run),
         rollout=_rollout(run),
         seconds=_seconds(run),
         notes=run.notes,

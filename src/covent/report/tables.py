@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange
 from covent.report.agreement import TREND_WINDOW, Quantity
+from covent.report.attribution import LEFT_OVER, AttributionSummary
 from covent.report.summary import (
     END_STEPS,
     ControlSummary,
@@ -77,6 +78,7 @@ def readings(summary: RunSummary) -> list[Group]:
         Group("Law on validation accuracy", _law(summary.law("validation"))),
         Group("Law on training reward", _law(summary.law("training"))),
         Group("Entropy change on the probe states", _probe(summary.probe)),
+        Group("Entropy change by cause", _attribution(summary.attribution)),
         Group("Control", _control(summary.control)),
         Group("Rollouts", _rollout(summary.rollout)),
         Group("Cost", _cost(summary)),
@@ -202,6 +204,15 @@ def _law(law: LawSummary) -> list[Reading]:
             )
         )
     return found
+
+
+def _attribution(found: AttributionSummary | None) -> list[Reading]:
+    if found is None:
+        return []
+    steps = f"Sum over {found.num_updates} optimizer steps on {found.num_states} probe states, first order."
+    left_over = [Reading(name, n.nats(value), LEFT_OVER[name]) for name, value in found.left_over.items()]
+    whole = Reading("observed", n.nats(found.observed), "The sum of all lines above.")
+    return [*(Reading(cause, n.nats(part), steps) for cause, part in found.parts.items()), *left_over, whole]
 
 
 def _probe(probe: ProbeSummary | None) -> list[Reading]:

@@ -14,6 +14,7 @@ from covent.errors import MissingPathError, StoreError
 from covent.store.finite import first_non_finite
 from covent.store.schema import (
     SCHEMA_VERSION,
+    AttributionRow,
     EvaluationRow,
     ForecastRow,
     Row,
@@ -41,6 +42,8 @@ class Run:
     forecasts: list[ForecastRow]
     verdicts: list[VerdictRow]
     samples: list[SampleRow]
+    attributions: list[AttributionRow] = field(default_factory=list)
+    """Empty unless the run was asked for them."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know: a line that was cut off, a status that is missing."""
 
@@ -69,8 +72,10 @@ def read_run(folder: Path | str) -> Run:
     header = _header(folder / "run.json")
     steps = _rows(folder / "steps.jsonl", StepRow, notes)
     updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
+    attributions = _rows(folder / "attributions.jsonl", AttributionRow, notes)
     _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
     _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
+    _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
     return Run(
         folder=folder,
         header=header,
@@ -81,6 +86,7 @@ def read_run(folder: Path | str) -> Run:
         forecasts=_rows(folder / "forecasts.jsonl", ForecastRow, notes),
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
+        attributions=attributions,
         notes=notes,
     )
 

@@ -9,6 +9,7 @@ evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
 forecasts.jsonl    ForecastRow: what the law said about the rest, while the run went on
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
+attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
 model/             the final weights (safetensors) and tokenizer
 """
 
@@ -209,6 +210,34 @@ class SampleRow(Row):
     """Tokens the control chose."""
 
 
+class AttributionRow(Row):
+    """The entropy change of one optimizer step on the probe states, by cause; nats, mean over the states.
+
+    sum of parts + unattributed + second_order_logits + second_order_entropy = observed
+    """
+
+    update: int
+    """The optimizer step, as in UpdateRow."""
+    step: int
+    num_states: int
+    entropy_before: float
+    parts: dict[str, float]
+    """First-order change by cause: policy term on right and on wrong answers as if nothing were clipped or removed,
+    what the ratio clip and the control took away, the other terms of the loss, momentum. A cause that did nothing is
+    left out."""
+    unattributed: float
+    """First-order change along the step that the weights took, minus the parts: rounding of the weights, and whatever
+    no cause names."""
+    second_order_logits: float
+    """Lemma 1 from the logits as they moved, minus the first-order change: the network is not linear in its weights."""
+    second_order_entropy: float
+    """Observed minus Lemma 1: entropy is not linear in the logits."""
+    observed: float
+    """Mean over states of H_after - H_before."""
+    grad_factor: float
+    """Common factor of all gradient parts from the clip of the gradient's norm; 1 where it did not act."""
+
+
 ROW_FILES: dict[str, type[Row]] = {
     "steps": StepRow,
     "updates": UpdateRow,
@@ -216,4 +245,5 @@ ROW_FILES: dict[str, type[Row]] = {
     "forecasts": ForecastRow,
     "verdicts": VerdictRow,
     "samples": SampleRow,
+    "attributions": AttributionRow,
 }

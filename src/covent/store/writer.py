@@ -74,7 +74,8 @@ class RunWriter:
         """Add one row to `kind`.jsonl.
 
         Args:
-            kind: a key of `covent.store.schema.ROW_FILES`: steps, updates, evaluations, verdicts or samples.
+            kind: a key of `covent.store.schema.ROW_FILES`: steps, updates, evaluations, verdicts, samples or
+                attributions.
             row: a row of that kind.
 
         Raises:

@@ -131,8 +131,20 @@ class TrainConfig(_Settings):
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)
     """Stop early once the law is identified and the upper end of its forecast for the last step lies less than this
     above the mean of the last 3 validation accuracies; a fraction. None: never stop early."""
+    attribute_every: int = Field(default=0, ge=0)
+    """Every so many optimizer steps, split the entropy change on the probe states by cause (docs/attribution.md).
+    It costs some more backward passes and changes nothing in the run; 0: never."""
     samples_kept: int = Field(default=4, ge=0)
     """Responses kept with token columns at each validation, for the report."""
+
+    @model_validator(mode="after")
+    def _attribution_has_states(self) -> Self:
+        if self.attribute_every and not self.probe_prompts:
+            raise ValueError(
+                f"attribute_every = {self.attribute_every} splits the entropy change on the probe states, and"
+                f" probe_prompts = 0 makes none. Set probe_prompts to 1 or more, or attribute_every to 0"
+            )
+        return self
 
     @property
     def label(self) -> str:

@@ -18,12 +18,13 @@ from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
 from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
+from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
 from covent.train.rollouts import Rollout, RolloutSource
-from covent.train.step import OptimizerBatch, Outcome, execute, learner_scores, measure
+from covent.train.step import OptimizerBatch, Outcome, execute, grad_clip_factor, learner_scores, measure
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Loop:
                 )
             )
 
-        probe = None
+        attribution, probe = self._attribution(batch, measured, plan), None
         if self.probes is None:
             take_step()
         else:
@@ -125,8 +126,27 @@ class Loop:
             probe = self.probes.change(take_step, predicted)
         row = _update_row(self.num_updates, step, batch, measured, plan.reading, outcomes[0], lr, probe)
         self.writer.append("updates", row)
+        if attribution is not None and probe is not None:
+            grad_factor = grad_clip_factor(outcomes[0].grad_norm, config.optimizer.grad_clip)
+            self.writer.append("attributions", attribution.row(self.num_updates, step, probe, grad_factor))
         self.num_updates += 1
         return measured, plan
+
+    def _attribution(self, batch: OptimizerBatch, measured: Measured, plan: Plan) -> StepAttribution | None:
+        """What the attribution of the coming optimizer step needs, if it is this step's turn."""
+        every = self.config.attribute_every
+        if self.probes is None or every == 0 or self.num_updates % every:
+            return None
+        return StepAttribution.before(
+            self.model,
+            self.optimizer,
+            self.probes,
+            batch,
+            measured,
+            plan,
+            temperature=self.config.rollout.temperature,
+            at_once=self.config.optimizer.responses_per_micro_batch,
+        )
 
     def _scores(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
         return learner_scores(
@@ -144,7 +164,8 @@ class Loop:
         groups = torch.arange(rollout.num_kept_groups)
         for part in groups.tensor_split(min(self.config.optimizer.updates_per_rollout, len(groups))):
             rows = slice(int(part[0]) * num_samples, (int(part[-1]) + 1) * num_samples)
-            yield OptimizerBatch(rollout.kept.rows(rows), rollout.advantages[rows], old_logprobs[rows], coverage)
+            right = (rollout.rewards[rows] > 0).to(old_logprobs.device)
+            yield OptimizerBatch(rollout.kept.rows(rows), rollout.advantages[rows], old_logprobs[rows], coverage, right)
 
     def _step_row(
         self, step: int, rollout: Rollout, gap: float | None, num_updates: int, seconds: dict[str, float]

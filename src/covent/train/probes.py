@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from transformers import PreTrainedModel
 
 from covent.core.dynamics import entropy_change_from_logits, entropy_of_logits
 from covent.readings import ProbeReading
@@ -45,7 +47,29 @@ class Probes:
             observed=float((entropy_of_logits(after) - entropy_before).mean()),
         )
 
+    def logits_of(self, weights: dict[str, Tensor]) -> Tensor:
+        """[S, V] float64, of the network with these weights in place of its own; gradients flow to them.
+
+        Args:
+          weights: by the names of `named_parameters`. They are not written into the network.
+        """
+        prefixed = {f"network.{name}": weight for name, weight in weights.items()}
+        logits: Tensor = functional_call(_ProbeLogits(self._model.network, self._states), prefixed, ())
+        return logits
+
     @torch.no_grad()
     def _logits(self) -> Tensor:
         """[S, V] float64."""
         return response_logits(self._model.network, self._states)[self._states.mask].double()
+
+
+class _ProbeLogits(torch.nn.Module):
+    """The probe states' logits as one module, as `functional_call` wants it."""
+
+    def __init__(self, network: PreTrainedModel, states: Responses) -> None:
+        super().__init__()
+        self.network = network
+        self._states = states
+
+    def forward(self) -> Tensor:
+        return response_logits(self.network, self._states)[self._states.mask].double()

@@ -26,6 +26,8 @@ class OptimizerBatch:
     """[B, T] of the sampling policy, evaluated by the learner, nats."""
     coverage: float
     """Share of the rollout's tokens that carry gradient, over all its optimizer batches."""
+    right: Tensor
+    """[B] bool: responses whose answer is right."""
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -113,6 +115,12 @@ def execute(
     for name, parameter in model.network.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             raise NonFiniteError(f"The gradient of '{name}' is not finite (loss {loss:g}); the step was not applied.")
+    # clip_grad_norm_ multiplies all gradients by `grad_clip_factor`.
     norm = torch.nn.utils.clip_grad_norm_(model.network.parameters(), grad_clip)
     optimizer.step()
     return Outcome(loss, float(norm), cut_low, cut_high)
+
+
+def grad_clip_factor(norm: float, grad_clip: float) -> float:
+    """What the clip of the gradient's norm multiplies all gradients by, as in `torch.nn.utils.clip_grad_norm_`."""
+    return min(1.0, grad_clip / (norm + 1e-6))
