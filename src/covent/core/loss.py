@@ -32,16 +32,15 @@ class LossTerms(NamedTuple):
     """Bool: ratio above the range and A > 0. CISPO: ratio above the range."""
     cut_dual: Tensor
     """Bool: A < 0 and the ratio above the dual clip."""
-    reference_kl: Tensor | None = None
-    """reference_weight x KL to the reference policy; None for a plan without it."""
-    bonus: Tensor | None = None
-    """-entropy_weight x H; None for a plan without a bonus. Always a mean over tokens, whatever the aggregation."""
+    reference_kl: Tensor
+    """reference_weight x KL to the reference policy; 0 for a plan without it."""
+    bonus: Tensor
+    """-entropy_weight x H; 0 for a plan without it. Always a mean over tokens, whatever the aggregation."""
 
     @property
     def aggregated(self) -> Tensor:
         """The sum of the terms that an aggregation mode weighs: all but the bonus."""
-        terms = self.policy + self.kl
-        return terms if self.reference_kl is None else terms + self.reference_kl
+        return self.policy + self.kl + self.reference_kl
 
 
 class Objective(NamedTuple):
@@ -223,7 +222,10 @@ def _terms(
 ) -> LossTerms:
     """The policy term where the plan keeps it, and the plan's other terms."""
     nothing = torch.zeros_like(log_ratio)
-    reference_kl = bonus = None
+    kl = reference_kl = bonus = nothing
+    if plan.kl_form is not None:
+        # KL(pi_old || pi): the sampled token is one of pi_old.
+        kl = kl_term(plan.kl_weight, plan.kl_form, -log_ratio, inputs.exact_kl, mask)
     if plan.reference_weight is not None:
         if inputs.reference_logprobs is None:
             raise ShapeError("A plan asks for a KL to the reference policy, and no reference log-probs were given.")
@@ -233,10 +235,7 @@ def _terms(
         bonus = entropy_bonus_term(plan.entropy_weight, inputs.entropies, mask)
     return LossTerms(
         policy=torch.where(plan.keeps_gradient & mask, -objective.value, nothing),
-        # KL(pi_old || pi): the sampled token is one of pi_old.
-        kl=nothing
-        if plan.kl_form is None
-        else kl_term(plan.kl_weight, plan.kl_form, -log_ratio, inputs.exact_kl, mask),
+        kl=kl,
         cut_low=objective.cut_low & mask,
         cut_high=objective.cut_high & mask,
         cut_dual=objective.cut_dual & mask,

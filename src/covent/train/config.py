@@ -264,7 +264,9 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message.replace("Input should", "must").replace("Field required", "is missing")
     message = re.sub(r"Tuple should have at least 1 item.*", "must name at least one", message)
-    message = re.sub("a valid dictionary or (instance of .*|object to .*)", "a section with settings of its own", message)
+    message = re.sub(
+        "a valid dictionary or (instance of .*|object to .*)", "a section with settings of its own", message
+    )
     hint = ""
     if kind in ("less_than_equal", "less_than") and problem["ctx"].get("le", problem["ctx"].get("lt")) == 1:
         hint = f" It is a fraction between 0 and 1, not percent: did you mean {float(given) / 100:g}?"

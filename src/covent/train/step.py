@@ -129,7 +129,7 @@ def accumulate(
             logprobs, measured.old_logprobs[rows], measured.advantages[rows], mask, part_plan, inputs
         )
         part = choice.aggregation(terms.aggregated, mask, counts)
-        if terms.bonus is not None:
+        if plan.entropy_weight is not None:
             part = part + part_of_mean(terms.bonus, mask, count=counts.num_tokens)
         part.backward()
         loss += float(part.detach())
