@@ -38,7 +38,7 @@ class ClipCov(BaseModel):
 def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
     """The plan of Clip-Cov over the whole optimizer batch.
 
-        candidates = tokens with lb <= cov <= ub that the PPO clip does not cut        (the ends up to rounding)
+        candidates = tokens with lb <= cov <= ub that the PPO clip does not cut
         chosen     = floor(clip_cov_ratio N) of them, at random; their policy term is 0
 
     Args:
@@ -56,10 +56,7 @@ def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
         clip_low=settings.clip_ratio_low,
         clip_high=settings.clip_ratio_high,
     )
-    # An end of the band belongs to it up to rounding, so that a covariance of exactly lb is in for every split.
-    noise = measured.covariance_noise
-    inside = (covariances >= settings.clip_cov_lb - noise) & (covariances <= settings.clip_cov_ub + noise)
-    candidates = measured.mask & ~cut & inside
+    candidates = measured.mask & ~cut & (covariances >= settings.clip_cov_lb) & (covariances <= settings.clip_cov_ub)
     num_candidates = measured.total_of(candidates)
     asked = count_of_share(settings.clip_cov_ratio, measured.num_tokens)
     chosen = random_tokens(candidates, asked, measured.identity, key=key, group=measured.group)

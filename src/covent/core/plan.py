@@ -111,13 +111,8 @@ class Measured:
         """Whether the covariances of all tokens agree up to rounding, so that none is higher than another."""
         covariances = self.covariances()[self.mask]
         spread = self._highest(covariances) + self._highest(-covariances)
-        return bool(spread <= self.covariance_noise)
-
-    @cached_property
-    def covariance_noise(self) -> float:
-        """How far apart rounding alone can put two equal covariances."""
         scale = self._highest(self.logprobs[self.mask].abs()) * self._highest(self.advantages[self.mask].abs())
-        return float(_ROUNDINGS * torch.finfo(self.logprobs.dtype).eps * scale)
+        return bool(spread <= _ROUNDINGS * torch.finfo(self.logprobs.dtype).eps * scale)
 
     def _highest(self, values: Tensor) -> Tensor:
         own = values.max() if values.numel() else values.new_full((), -torch.inf)
