@@ -1,4 +1,4 @@
-"""What choosing inside micro-batches does to Clip-Cov and KL-Cov, on optimizer batches of the embedded trainer's own runs.
+"""What choosing inside micro-batches does to Clip-Cov and KL-Cov, on batches of the embedded trainer's own runs.
 
 Plain GRPO runs of the clock task are trained for some steps. At every optimizer step the measured batch is kept, and on
 each of them the exact choice (`clip_cov`, `kl_cov`) is compared with the released code's (`clip_cov_released`,
@@ -151,10 +151,10 @@ def collect(runs: list[dict[str, Any]], settings: list[str]) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> str:
     """The result as Markdown: one table a control and share."""
     runs = result["runs"]
+    responses, tokens = (fmean(run[name] for run in runs) for name in ("responses", "tokens"))
     lines = [
-        f"{len(runs)} seeds, {sum(run['num_batches'] for run in runs)} optimizer batches of"
-        f" {fmean(run['responses'] for run in runs):.0f} responses and {fmean(run['tokens'] for run in runs):.0f} tokens"
-        " in the mean. Means over seeds, in brackets their 95 % interval.",
+        f"{len(runs)} seeds, {sum(run['num_batches'] for run in runs)} optimizer batches of {responses:.0f} responses and"
+        f" {tokens:.0f} tokens in the mean. Means over seeds, in brackets their 95 % interval.",
     ]
     for control, ratios in RATIOS.items():
         for ratio in ratios:
