@@ -153,8 +153,8 @@ def tables(result: dict[str, Any]) -> str:
     runs = result["runs"]
     responses, tokens = (fmean(run[name] for run in runs) for name in ("responses", "tokens"))
     lines = [
-        f"{len(runs)} seeds, {sum(run['num_batches'] for run in runs)} optimizer batches of {responses:.0f} responses and"
-        f" {tokens:.0f} tokens in the mean. Means over seeds, in brackets their 95 % interval.",
+        f"{len(runs)} seeds, {sum(run['num_batches'] for run in runs)} optimizer batches of {responses:.0f} responses"
+        f" and {tokens:.0f} tokens in the mean. Means over seeds, in brackets their 95 % interval.",
     ]
     for control, ratios in RATIOS.items():
         for ratio in ratios:
