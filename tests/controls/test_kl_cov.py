@@ -79,6 +79,35 @@ def test_on_policy_the_term_has_no_gradient_and_says_so(noise: float, dtype: tor
     assert torch.equal(gradient(on_policy, naive), gradient(on_policy, plain)) == (noise == 0.0)
 
 
+@pytest.mark.parametrize("form", ["k2", "k3"])
+def test_other_forms_pull_the_chosen_tokens_in_proportion(form: str) -> None:
+    batch = optimizer_batch(1)
+    plan = kl_cov(batch, SETTINGS.model_copy(update={"kl_form": form}), key=0)
+    without = replace(plan, kl_weight=torch.zeros_like(plan.kl_weight))
+    pull = (gradient(batch, plan) - gradient(batch, without))[plan.chosen]
+    log_ratio = (batch.logprobs - batch.old_logprobs)[plan.chosen]
+    # KL(pi_old || pi) estimated at tokens of pi_old: k3 is ratio - 1 - log ratio.
+    slope = log_ratio if form == "k2" else torch.expm1(log_ratio)
+    torch.testing.assert_close(pull, 0.5 * slope, rtol=0, atol=TIGHT)
+    assert not torch.allclose(pull, 0.5 * log_ratio.sign())
+    on_policy = replace(batch, old_logprobs=batch.logprobs)
+    still = kl_cov(on_policy, SETTINGS.model_copy(update={"kl_form": form}), key=0)
+    assert "no gradient" in still.reading.note
+    silent = replace(still, kl_weight=torch.zeros_like(still.kl_weight))
+    assert torch.equal(gradient(on_policy, still), gradient(on_policy, silent))
+
+
+def test_none_positive_still_ranks() -> None:
+    """More are asked than have a positive covariance: the highest are taken all the same."""
+    batch = optimizer_batch(6, num_prompts=2, num_samples=2)
+    outlier = torch.where(batch.identity.prompt + batch.identity.sample == 0, 30.0, -1.0).double()
+    mixed = replace(batch, logprobs=-1 - 0.01 * batch.logprobs.abs(), advantages=outlier)
+    covariances = mixed.covariances()[mixed.mask]
+    asked = int((covariances > 0).sum()) + 3
+    reading = kl_cov(mixed, KLCov(kl_cov_ratio=(asked + 0.5) / mixed.num_tokens), key=0).reading
+    assert reading.num_selected == asked > int((covariances > 0).sum())
+
+
 def test_a_small_real_drift_does_act() -> None:
     batch = optimizer_batch(3, drift=1e-4, dtype=torch.float32)
     plan = kl_cov(batch, SETTINGS, key=0)

@@ -20,17 +20,29 @@ NOTHING = ControlReading(
 )
 
 
-def plan_of(batch: Measured, low: float | None = 0.2, high: float | None = 0.28, *, seed: int | None = None) -> Plan:
-    """A plan without selection, or with random removals and KL weights."""
+def plan_of(
+    batch: Measured,
+    low: float | None = 0.2,
+    high: float | None = 0.28,
+    *,
+    seed: int | None = None,
+    dual: float | None = None,
+) -> Plan:
+    """A plan without selection, or with random removals, KL weights and factors."""
     removed, weighted = torch.zeros(2, *batch.mask.shape, dtype=torch.bool)
+    factor = None
     if seed is not None:
-        removed, weighted = torch.rand(2, *batch.mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+        generator = torch.Generator().manual_seed(seed)
+        removed, weighted = torch.rand(2, *batch.mask.shape, generator=generator) < 0.2
+        factor = 2 * torch.rand(batch.mask.shape, generator=generator, dtype=torch.float64)
     return Plan(
         chosen=removed | weighted,
         keeps_gradient=batch.mask & ~removed,
         kl_weight=0.7 * weighted.double(),
         clip_low=low,
         clip_high=high,
+        dual_clip=dual,
+        factor=factor,
         reading=NOTHING,
     )
 
@@ -46,15 +58,20 @@ def plain(batch: Measured, plan: Plan, place: tuple[int, int]) -> dict[str, floa
     """One token's terms and gradient, written out case by case."""
     log_ratio = float(batch.logprobs[place]) - float(batch.old_logprobs[place])
     ratio, advantage = math.exp(log_ratio), float(batch.advantages[place])
+    if plan.factor is not None:
+        advantage *= float(plan.factor[place])
     cut_low = plan.clip_low is not None and ratio < 1 - plan.clip_low and advantage < 0
     cut_high = plan.clip_high is not None and ratio > 1 + plan.clip_high and advantage > 0
-    if cut_low:
+    cut_dual = plan.dual_clip is not None and ratio > plan.dual_clip and advantage < 0
+    if cut_dual:
+        policy = -plan.dual_clip * advantage
+    elif cut_low:
         policy = -(1 - plan.clip_low) * advantage
     elif cut_high:
         policy = -(1 + plan.clip_high) * advantage
     else:
         policy = -ratio * advantage
-    slope = 0.0 if cut_low or cut_high else -ratio * advantage
+    slope = 0.0 if cut_low or cut_high or cut_dual else -ratio * advantage
     if not plan.keeps_gradient[place]:
         policy = slope = 0.0
     weight = float(plan.kl_weight[place])
@@ -63,15 +80,21 @@ def plain(batch: Measured, plan: Plan, place: tuple[int, int]) -> dict[str, floa
         "kl": weight * abs(log_ratio),
         "cut_low": float(cut_low),
         "cut_high": float(cut_high),
+        "cut_dual": float(cut_dual),
+        "reference_kl": 0.0,
+        "bonus": 0.0,
         "gradient": slope + math.copysign(weight, log_ratio),
     }
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.28), (1.0, 1.0), (None, None)])
+@pytest.mark.parametrize("dual", [None, 1.5])
 @pytest.mark.parametrize("seed", [None, 1, 2])
-def test_terms_and_gradient_by_a_plain_loop(low: float | None, high: float | None, seed: int | None) -> None:
+def test_terms_and_gradient_by_a_plain_loop(
+    low: float | None, high: float | None, dual: float | None, seed: int | None
+) -> None:
     batch = optimizer_batch(seed or 0, drift=0.6)
-    plan = plan_of(batch, low, high, seed=seed)
+    plan = plan_of(batch, low, high, seed=seed, dual=dual)
     terms, gradient = terms_and_gradient(batch, plan)
     for place in tokens(batch):
         found = {name: float(getattr(terms, name)[place]) for name in LossTerms._fields}
@@ -80,6 +103,7 @@ def test_terms_and_gradient_by_a_plain_loop(low: float | None, high: float | Non
     for term in (*terms, gradient):
         assert bool((term[~batch.mask] == 0).all())
     assert low is None or bool(terms.cut_high.any())
+    assert bool(terms.cut_dual.any()) == (dual is not None)
 
 
 def test_wrong_surrogates_are_told_apart() -> None:
@@ -91,6 +115,9 @@ def test_wrong_surrogates_are_told_apart() -> None:
         -ratio * batch.advantages,
         -clamped * batch.advantages,
         -torch.maximum(ratio * batch.advantages, clamped * batch.advantages),
+        terms_and_gradient(batch, plan_of(batch, dual=1.5))[0].policy,
+        terms_and_gradient(batch, replace(plan_of(batch), factor=torch.full_like(ratio, 0.9)))[0].policy,
+        terms_and_gradient(batch, plan_of(batch, 0.28, 0.2))[0].policy,
     ):
         assert float((terms.policy - wrong)[batch.mask].abs().max()) > TIGHT
 
@@ -138,7 +165,7 @@ def test_a_removed_token_still_counts_in_the_denominator() -> None:
     plain_plan, plan = plan_of(batch, 1.0, 1.0), plan_of(batch, 1.0, 1.0, seed=6)
     removed = batch.mask & ~plan.keeps_gradient
     assert bool(removed.any())
-    plan = replace(plan, kl_weight=torch.zeros_like(plan.kl_weight))
+    plan = replace(plan, kl_weight=torch.zeros_like(plan.kl_weight), factor=None)
     terms, gradient = terms_and_gradient(batch, plan)
     _, everywhere = terms_and_gradient(batch, plain_plan)
     assert bool((gradient[removed] == 0).all()) and bool((terms.policy[removed] == 0).all())

@@ -7,11 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from covent.controls import PPOClip, plan
-from covent.core.plan import on_policy_noise
+from covent.controls import (
+    AnyControl,
+    ClipCov,
+    EntropyBonus,
+    KLCov,
+    KLCovReleased,
+    PPOClip,
+    ReferenceKL,
+    TopEntropy,
+    TruncatedImportance,
+    plan,
+)
+from covent.core.plan import compose, on_policy_noise
+from covent.errors import ConfigError
 from covent.rollout.batch import join, score
 from covent.rollout.sampler import sample
-from tests.support.batches import optimizer_batch, splits
+from tests.support.batches import masked_equal, optimizer_batch, splits
 from tests.support.small_model import shared_model
 
 
@@ -30,6 +42,59 @@ def test_rows_of_a_plan_are_the_plan_of_rows() -> None:
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     assert all((part.clip_low, part.clip_high, part.reading) == (0.2, 0.2, whole.reading) for part in parts)
     assert not torch.equal(whole.rows(slice(0, 7)).kl_weight, whole.rows(slice(7, 14)).kl_weight)
+
+
+def test_masks_join_and_factors_multiply() -> None:
+    batch = optimizer_batch(4)
+    clip_cov, top = ClipCov(clip_cov_ratio=0.05, clip_cov_lb=0.2), TopEntropy(top_entropy_quantile=0.5)
+    weights, bonus = TruncatedImportance(), EntropyBonus(entropy_coef=0.1)
+    parts = [plan(batch, control, 0) for control in (clip_cov, top, weights, bonus)]
+    together = plan(batch, [clip_cov, top, weights, bonus], 0)
+    assert torch.equal(together.keeps_gradient, parts[0].keeps_gradient & parts[1].keeps_gradient)
+    assert not torch.equal(together.keeps_gradient, parts[0].keeps_gradient)
+    assert torch.equal(together.chosen, parts[0].chosen | parts[1].chosen)
+    assert masked_equal(together.factor, parts[2].factor, batch.mask)
+    assert torch.equal(together.entropy_weight, parts[3].entropy_weight)
+    assert (together.clip_low, together.clip_high) == (1.0, 1.0)
+    twice = compose(batch, [parts[2], parts[2]])
+    assert masked_equal(twice.factor, parts[2].factor.square(), batch.mask)
+    reading = together.reading
+    assert reading.name == "clip_cov + top_entropy + truncated_importance + entropy_bonus"
+    assert reading.num_selected == int(together.chosen.sum())
+    assert reading.asked_frac == pytest.approx(0.05 + 0.5)
+
+
+def test_the_order_of_controls_does_not_matter() -> None:
+    batch = optimizer_batch(5)
+    controls = [KLCov(kl_cov_ratio=0.05), TopEntropy(), TruncatedImportance(), ReferenceKL(), EntropyBonus()]
+    one, other = plan(batch, controls, 3), plan(batch, controls[::-1], 3)
+    for name in ("chosen", "keeps_gradient", "kl_weight", "factor", "reference_weight", "entropy_weight"):
+        assert masked_equal(getattr(one, name), getattr(other, name), batch.mask)
+    assert (one.clip_low, one.kl_form, one.reference_form) == (other.clip_low, other.kl_form, other.reference_form)
+
+
+@pytest.mark.parametrize(
+    ("controls", "words"),
+    [
+        ([PPOClip(), ClipCov()], ["'ppo_clip' and 'clip_cov'", "[0.8, 1.2] and [0, 2]"]),
+        ([PPOClip(clip_ratio_c=3.0), PPOClip()], ["with dual clip 3"]),
+        ([KLCov(), PPOClip()], ["'kl_cov' and 'ppo_clip'", "none and [0.8, 1.2]"]),
+        ([KLCov(), KLCovReleased()], ["KL to the policy that sampled"]),
+        ([ReferenceKL(), ReferenceKL(kl_loss_type="k2")], ["KL to the reference policy"]),
+        ([EntropyBonus(), EntropyBonus()], ["entropy bonus"]),
+    ],
+)
+def test_conflicting_terms_are_refused(controls: list[AnyControl], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(optimizer_batch(6), controls, 0)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_equal_clips_do_not_conflict() -> None:
+    batch = optimizer_batch(6)
+    both = plan(batch, [ClipCov(clip_cov_ratio=0.05, clip_cov_lb=0.2), PPOClip(clip_ratio_low=1, clip_ratio_high=1)], 0)
+    assert (both.clip_low, both.clip_high) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

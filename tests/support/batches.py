@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -12,6 +12,8 @@ from covent.core.keys import TokenIdentity
 from covent.core.plan import Measured
 
 JUNK = float("nan")
+VALUES = ("logprobs", "old_logprobs", "entropies", "advantages", "sampler_logprobs", "reference_logprobs")
+"""The columns of a batch that hold numbers, with junk behind the mask."""
 
 
 def identity_grid(num_prompts: int, num_samples: int, length: int) -> TokenIdentity:
@@ -40,15 +42,24 @@ def optimizer_batch(
     advantages = torch.randn(shape[0], 1, generator=generator, dtype=torch.float64).expand(shape)
     lengths = torch.randint(1, length + 1, (shape[0], 1), generator=generator)
     mask = torch.arange(length) < lengths
-    values = [t.to(dtype).masked_fill(~mask, JUNK) for t in (logprobs, old_logprobs, entropies, advantages)]
-    return Measured(*values, mask=mask, identity=identity_grid(num_prompts, num_samples, length))
+    sampler_logprobs = old_logprobs + 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    reference_logprobs = logprobs + torch.randn(shape, generator=generator, dtype=torch.float64)
+    columns = {
+        "logprobs": logprobs,
+        "old_logprobs": old_logprobs,
+        "entropies": entropies,
+        "advantages": advantages,
+        "sampler_logprobs": sampler_logprobs,
+        "reference_logprobs": reference_logprobs,
+    }
+    values = {name: column.to(dtype).masked_fill(~mask, JUNK) for name, column in columns.items()}
+    return Measured(**values, mask=mask, identity=identity_grid(num_prompts, num_samples, length))
 
 
 def reordered(measured: Measured, rows: Tensor | slice) -> Measured:
     """The batch with these rows, in this order."""
-    columns = {field.name: getattr(measured, field.name) for field in fields(measured)}
-    identity = TokenIdentity(*(column[rows] for column in columns.pop("identity")))
-    return Measured(**{name: column[rows] for name, column in columns.items()}, identity=identity)
+    identity = TokenIdentity(*(column[rows] for column in measured.identity))
+    return replace(measured, **{name: getattr(measured, name)[rows] for name in (*VALUES, "mask")}, identity=identity)
 
 
 def padded(measured: Measured, num_columns: int) -> Measured:
@@ -59,10 +70,7 @@ def padded(measured: Measured, num_columns: int) -> Measured:
 
     return replace(
         measured,
-        logprobs=pad(measured.logprobs, JUNK),
-        old_logprobs=pad(measured.old_logprobs, JUNK),
-        entropies=pad(measured.entropies, JUNK),
-        advantages=pad(measured.advantages, JUNK),
+        **{name: pad(getattr(measured, name), JUNK) for name in VALUES},
         mask=pad(measured.mask, 0),
         identity=TokenIdentity(*(pad(column, 0) for column in measured.identity)),
     )

@@ -1,12 +1,12 @@
 """Clip-Cov: a few tokens drawn at random from a band of high covariance lose their policy gradient."""
 
+from dataclasses import replace
 from typing import Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.core.loss import ppo_cut
-from covent.core.plan import Measured, Plan
+from covent.core.plan import Measured, Plan, unclipped_plan
 from covent.core.selection import count_of_share, random_tokens
 from covent.readings import ControlReading
 
@@ -57,9 +57,9 @@ def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
         clip_high=settings.clip_ratio_high,
     )
     candidates = measured.mask & ~cut & (covariances >= settings.clip_cov_lb) & (covariances <= settings.clip_cov_ub)
-    num_candidates = int(candidates.sum())
+    num_candidates = measured.total_of(candidates)
     asked = count_of_share(settings.clip_cov_ratio, measured.num_tokens)
-    chosen = random_tokens(candidates, asked, measured.identity, key=key)
+    chosen = random_tokens(candidates, asked, measured.identity, key=key, group=measured.group)
     took_all = 0 < num_candidates <= asked
     note = ""
     if took_all:
@@ -74,19 +74,20 @@ def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
             f"No token that the PPO clip leaves lies in [{settings.clip_cov_lb:g}, {settings.clip_cov_ub:g}];"
             " Clip-Cov chose none."
         )
-    return Plan(
+    reading = ControlReading(
+        name=settings.type,
+        asked_frac=settings.clip_cov_ratio,
+        num_tokens=measured.num_tokens,
+        num_candidates=num_candidates,
+        num_selected=min(asked, num_candidates),
+        took_all_candidates=took_all,
+        note=note,
+    )
+    return replace(
+        unclipped_plan(measured, reading),
         chosen=chosen,
         keeps_gradient=measured.mask & ~chosen,
-        kl_weight=torch.zeros_like(measured.logprobs),
         clip_low=settings.clip_ratio_low,
         clip_high=settings.clip_ratio_high,
-        reading=ControlReading(
-            name=settings.type,
-            asked_frac=settings.clip_cov_ratio,
-            num_tokens=measured.num_tokens,
-            num_candidates=num_candidates,
-            num_selected=min(asked, num_candidates),
-            took_all_candidates=took_all,
-            note=note,
-        ),
+        sets_clip=True,
     )

@@ -1,11 +1,13 @@
 """KL-Cov: the tokens of highest covariance are held near the policy that sampled them by a KL term."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from covent.core.plan import Measured, Plan, on_policy_noise
+from covent.core.penalties import KLForm
+from covent.core.plan import Measured, Plan, on_policy_noise, unclipped_plan
 from covent.core.selection import count_of_share, top_tokens
 from covent.readings import ControlReading
 
@@ -21,28 +23,34 @@ class KLCov(BaseModel):
     batches of a few thousand tokens need 20 to 50 times as much."""
     ppo_kl_coef: float = Field(default=1.0, gt=0)
     """Factor of the KL term, the paper's beta."""
+    kl_form: KLForm = "abs"
+    """How the KL to the policy that sampled is formed: `abs`, |log ratio| as in the released code; `k2` or `k3`, which
+    grow smoothly from 0; `exact` over the vocabulary, as the paper writes it."""
 
 
 def kl_cov(measured: Measured, settings: KLCov, key: int) -> Plan:
     """The plan of KL-Cov over the whole optimizer batch.
 
-        chosen = floor(kl_cov_ratio N) tokens of highest cov;  their loss gets ppo_kl_coef |log pi - log pi_old|
+        chosen = floor(kl_cov_ratio N) tokens of highest cov;  their loss gets ppo_kl_coef KL(pi_old || pi)
 
     There is no PPO clip. On the first optimizer step of a rollout the policy is the one that sampled: the log ratio
-    is 0 and the term has no gradient. That is said in the reading, and rounding noise is not allowed to undo it.
+    is 0 and the term has no gradient, in any form. That is said in the reading, and rounding noise is not allowed to
+    undo it. Covariances that are negative are ranked like any other: the highest are taken even if none is positive.
     Where all covariances are equal no token is highest, and none is chosen.
 
     Args:
       measured: the whole optimizer batch; N is the number of its tokens that carry gradient.
       settings: see `KLCov`.
       key: unused; KL-Cov draws nothing at random.
-    Source: arXiv 2505.22617, Eqs. 13 and 14. Differs: |log ratio| of the sampled token as in the released code; the
-      share is taken over the optimizer batch and not over each micro-batch, and less than one token selects none.
+    Source: arXiv 2505.22617, Eqs. 13 and 14. Differs: by default |log ratio| of the sampled token as in the released
+      code; the share is taken over the optimizer batch and not over each micro-batch, and less than one token selects
+      none.
     """
     asked = count_of_share(settings.kl_cov_ratio, measured.num_tokens)
     all_equal = measured.covariances_are_equal()
     count = 0 if all_equal else asked
-    chosen = top_tokens(measured.covariances(), measured.mask, count, measured.identity)
+    chosen = top_tokens(measured.covariances(), measured.mask, count, measured.identity, group=measured.group)
+    num_selected = measured.total_of(chosen)
     log_ratio = (measured.logprobs - measured.old_logprobs).abs()
     acts = chosen & (log_ratio > on_policy_noise(measured.logprobs))
     note = ""
@@ -50,21 +58,25 @@ def kl_cov(measured: Measured, settings: KLCov, key: int) -> Plan:
         note = f"kl_cov_ratio {settings.kl_cov_ratio:g} of {measured.num_tokens} tokens is less than one token."
     elif all_equal:
         note = "All tokens have the same covariance, so none is highest; KL-Cov chose none."
-    elif not bool(acts.any()):
+    elif measured.total_of(acts) == 0:
         note = "On-policy: the log ratio of every chosen token is 0, so the KL term has no gradient in this step."
-    return Plan(
+    reading = ControlReading(
+        name=settings.type,
+        asked_frac=settings.kl_cov_ratio,
+        num_tokens=measured.num_tokens,
+        num_candidates=measured.num_tokens,
+        num_selected=num_selected,
+        took_all_candidates=False,
+        note=note,
+    )
+    return replace(
+        unclipped_plan(measured, reading),
         chosen=chosen,
-        keeps_gradient=measured.mask,
-        kl_weight=torch.where(acts, settings.ppo_kl_coef, 0.0).to(measured.logprobs.dtype),
-        clip_low=None,
-        clip_high=None,
-        reading=ControlReading(
-            name=settings.type,
-            asked_frac=settings.kl_cov_ratio,
-            num_tokens=measured.num_tokens,
-            num_candidates=measured.num_tokens,
-            num_selected=int(chosen.sum()),
-            took_all_candidates=False,
-            note=note,
+        # Only the kink of |log ratio| turns rounding into a gradient; the smooth forms may act everywhere.
+        kl_weight=torch.where(acts if settings.kl_form == "abs" else chosen, settings.ppo_kl_coef, 0.0).to(
+            measured.logprobs.dtype
         ),
+        kl_form=settings.kl_form,
+        # No clip at all is what KL-Cov says of it: an unbounded range, not silence.
+        sets_clip=True,
     )

@@ -2,18 +2,26 @@
 
 One optimizer step is Measure → Plan → Loss: measure the whole optimizer batch without gradient, let a control turn
 the measurement into a plan, execute the plan micro-batch by micro-batch. A plan holds per-token tensors, so it can be
-cut into micro-batches; what it chose cannot depend on how it is cut.
+cut into micro-batches; what it chose cannot depend on how it is cut. On several ranks each measures its own responses,
+and whatever is said of the whole batch is reduced over the process group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
-from covent.core.covariance import batch_center, token_covariance
+from covent.core import ranks
+from covent.core.covariance import Center, batch_center, token_covariance
 from covent.core.keys import TokenIdentity
+from covent.core.penalties import KLForm
+from covent.core.ranks import ProcessGroup
+from covent.core.reduce import BatchCounts, part_of_mean
 from covent.core.shapes import Tensor
+from covent.errors import ConfigError
 from covent.readings import ControlReading
 
 # Relative errors of the last place that add up in a log-prob or a mean before a difference is more than rounding.
@@ -32,51 +40,203 @@ class Measured:
     """Exact entropy of the current policy, T = 1, nats."""
     advantages: Tensor
     mask: Tensor
-    """True at the response tokens that carry gradient."""
+    """True at the response tokens that carry gradient: no padding, no tool output (`covent.core.masks`)."""
     identity: TokenIdentity
+    sampler_logprobs: Tensor | None = None
+    """log pi of the policy that sampled, as the sampling engine said it, nats; None where nobody recorded it."""
+    reference_logprobs: Tensor | None = None
+    """log pi of the reference policy, nats; None where there is none."""
+    group: ProcessGroup | None = None
+    """The ranks that hold the rest of the optimizer batch; None when it is all here."""
 
-    @property
+    @cached_property
     def num_tokens(self) -> int:
-        return int(self.mask.sum())
+        """Tokens of the whole optimizer batch that carry gradient."""
+        return self.total_of(self.mask)
+
+    def counts(self, max_tokens: int) -> BatchCounts:
+        """What the loss of the whole optimizer batch is divided by.
+
+        Args:
+          max_tokens: of the longest response that the run allows.
+        """
+        return BatchCounts(self.num_tokens, self.total_of(self.mask.any(dim=1)), max_tokens)
+
+    def total_of(self, chosen: Tensor) -> int:
+        """How many are True, over the whole optimizer batch."""
+        return int(ranks.total(chosen.sum(), self.group))
 
     def covariances(self) -> Tensor:
-        """Token covariance of log pi and advantage, centred over this whole batch; see `token_covariance`."""
-        center = batch_center(self.logprobs, self.advantages, self.mask)
-        return token_covariance(self.logprobs, self.advantages, self.mask, center=center)
+        """Token covariance of log pi and advantage, centred over the whole optimizer batch; see `token_covariance`."""
+        return token_covariance(self.logprobs, self.advantages, self.mask, center=self._center)
+
+    @cached_property
+    def _center(self) -> Center:
+        if self.group is None:
+            return batch_center(self.logprobs, self.advantages, self.mask)
+        count = self.num_tokens
+        # Summed in float64, so that what is left of the order of summation is far below the tie grid.
+        columns = (self.logprobs, self.advantages)
+        means = [
+            ranks.total(part_of_mean(column.detach().double(), self.mask, count=count), self.group).to(column.dtype)
+            for column in columns
+        ]
+        return Center(*means)
+
+    def mean(self, values: Tensor, where: Tensor) -> float:
+        """Mean over the tokens of the whole optimizer batch where a mask is True.
+
+        Raises: EmptyMaskError when that is nowhere.
+        """
+        part = part_of_mean(values.detach().double(), where, count=self.total_of(where))
+        return float(ranks.total(part, self.group))
+
+    def micro_batches(self, num_responses: int) -> Iterator[tuple[slice, Measured]]:
+        """Neighbouring rows of this rank as batches of their own, each with its rows; those without a token left out.
+
+        Only for controls that choose inside a micro-batch, as the released code of the paper does.
+        """
+        for start in range(0, len(self.mask), num_responses):
+            rows = slice(start, start + num_responses)
+            if bool(self.mask[rows].any()):
+                yield rows, self._rows(rows)
+
+    def _rows(self, rows: slice) -> Measured:
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        cut = {name: column[rows] for name, column in columns.items() if column is not None}
+        identity = TokenIdentity(*(column[rows] for column in self.identity))
+        return replace(self, **cut, identity=identity, group=None)
 
     def covariances_are_equal(self) -> bool:
         """Whether the covariances of all tokens agree up to rounding, so that none is higher than another."""
         covariances = self.covariances()[self.mask]
-        scale = self.logprobs[self.mask].abs().max() * self.advantages[self.mask].abs().max()
-        noise = _ROUNDINGS * torch.finfo(covariances.dtype).eps * scale
-        return bool(covariances.max() - covariances.min() <= noise)
+        spread = self._highest(covariances) + self._highest(-covariances)
+        scale = self._highest(self.logprobs[self.mask].abs()) * self._highest(self.advantages[self.mask].abs())
+        return bool(spread <= _ROUNDINGS * torch.finfo(self.logprobs.dtype).eps * scale)
+
+    def _highest(self, values: Tensor) -> Tensor:
+        own = values.max() if values.numel() else values.new_full((), -torch.inf)
+        return ranks.largest(own, self.group)
+
+
+_COLUMNS = (
+    "logprobs",
+    "old_logprobs",
+    "entropies",
+    "advantages",
+    "mask",
+    "sampler_logprobs",
+    "reference_logprobs",
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the loss treats each token of one optimizer batch. Per-token tensors are [B, T]."""
+    """How the loss treats each token of one optimizer batch. Per-token tensors are [B, T].
+
+    A term that a control says nothing of is None; `compose` takes each term from the control that has it.
+    """
 
     chosen: Tensor
-    """Bool: the tokens that the control chose; none for a control without selection."""
+    """Bool: the tokens that the control acts on by choice; none for a control without selection."""
     keeps_gradient: Tensor
     """Bool: False removes the token's policy term. The token still counts in the denominator."""
     kl_weight: Tensor
-    """Factor of |log pi - log pi_old| at each token, >= 0."""
+    """Factor of the KL to the policy that sampled at each token, >= 0."""
     clip_low: float | None
     """PPO clip: the ratio is clamped to at least 1 - clip_low; None for no clip at all."""
     clip_high: float | None
     """PPO clip: the ratio is clamped to at most 1 + clip_high; None for no clip at all."""
     reading: ControlReading
     """What was asked and what was chosen."""
+    kl_form: KLForm | None = "abs"
+    """How the KL to the policy that sampled is formed; None for no such term."""
+    factor: Tensor | None = None
+    """Multiplies each token's advantage in the policy term; None for 1."""
+    dual_clip: float | None = None
+    """Bound on the ratio where the advantage is negative; None for none."""
+    sets_clip: bool = True
+    """False for a control that says nothing of the clip; its three clip fields are then None."""
+    reference_weight: Tensor | None = None
+    """Factor of the KL to the reference policy at each token; None for no such term."""
+    reference_form: KLForm = "k3"
+    entropy_weight: Tensor | None = None
+    """Factor of each token's entropy in the bonus, which is a mean over all tokens; None for no bonus."""
 
     def rows(self, index: slice) -> Plan:
         """The plan of some of the responses."""
-        return replace(
-            self,
-            chosen=self.chosen[index],
-            keeps_gradient=self.keeps_gradient[index],
-            kl_weight=self.kl_weight[index],
-        )
+        cut = {name: getattr(self, name) for name in _PER_TOKEN}
+        return replace(self, **{name: tensor[index] for name, tensor in cut.items() if tensor is not None})
+
+
+_PER_TOKEN = ("chosen", "keeps_gradient", "kl_weight", "factor", "reference_weight", "entropy_weight")
+
+
+def unclipped_plan(measured: Measured, reading: ControlReading) -> Plan:
+    """The plan that changes nothing and says nothing of the clip: what a control starts from with `replace`."""
+    return Plan(
+        chosen=torch.zeros_like(measured.mask),
+        keeps_gradient=measured.mask,
+        kl_weight=torch.zeros_like(measured.logprobs),
+        clip_low=None,
+        clip_high=None,
+        reading=reading,
+        kl_form=None,
+        sets_clip=False,
+    )
+
+
+def no_selection(measured: Measured, name: str, note: str = "") -> ControlReading:
+    """The reading of a control that chooses no tokens."""
+    return ControlReading(
+        name=name,
+        asked_frac=None,
+        num_tokens=measured.num_tokens,
+        num_candidates=None,
+        num_selected=0,
+        took_all_candidates=False,
+        note=note,
+    )
+
+
+def compose(measured: Measured, plans: Sequence[Plan]) -> Plan:
+    """One plan of several controls for the same optimizer batch.
+
+    Masks are joined with AND, factors multiply, and each other term comes from the one control that has it. The order
+    of the controls does not matter, except in how the reading lists them.
+
+    Raises: ConfigError when two controls set the clip differently, or when two have a KL to the policy that sampled, a
+      KL to the reference policy or an entropy bonus; it names them.
+    """
+    first, *others = plans
+    if not others:
+        return first
+    clip = _clip_of(plans)
+    kl = _owner(plans, "KL to the policy that sampled", "kl_form")
+    reference = _owner(plans, "KL to the reference policy", "reference_weight")
+    bonus = _owner(plans, "entropy bonus", "entropy_weight")
+    chosen, keeps = first.chosen, first.keeps_gradient
+    factor = first.factor
+    for plan in others:
+        chosen, keeps = chosen | plan.chosen, keeps & plan.keeps_gradient
+        if plan.factor is not None:
+            factor = plan.factor if factor is None else factor * plan.factor
+    low, high, dual = clip or (None, None, None)
+    return Plan(
+        chosen=chosen,
+        keeps_gradient=keeps,
+        kl_weight=kl.kl_weight if kl else first.kl_weight,
+        clip_low=low,
+        clip_high=high,
+        reading=_joined([plan.reading for plan in plans], measured.total_of(chosen)),
+        kl_form=kl.kl_form if kl else None,
+        factor=factor,
+        dual_clip=dual,
+        sets_clip=clip is not None,
+        reference_weight=reference.reference_weight if reference else None,
+        reference_form=reference.reference_form if reference else "k3",
+        entropy_weight=bonus.entropy_weight if bonus else None,
+    )
 
 
 def on_policy_noise(logprobs: Tensor) -> Tensor:
@@ -86,3 +246,51 @@ def on_policy_noise(logprobs: Tensor) -> Tensor:
     a kink at ratio 1, such as |log ratio|, must not act on that noise.
     """
     return _ROUNDINGS * torch.finfo(logprobs.dtype).eps * (1 + logprobs.abs())
+
+
+def _clip(plan: Plan) -> tuple[float | None, float | None, float | None]:
+    return plan.clip_low, plan.clip_high, plan.dual_clip
+
+
+def _clip_of(plans: Sequence[Plan]) -> tuple[float | None, float | None, float | None] | None:
+    """The clip of the controls that set one; None where none does."""
+    setting = [plan for plan in plans if plan.sets_clip]
+    for plan in setting[1:]:
+        if _clip(plan) != _clip(setting[0]):
+            raise ConfigError(
+                f"Controls '{setting[0].reading.name}' and '{plan.reading.name}' want different clips of the ratio:"
+                f" {_clip_words(setting[0])} and {_clip_words(plan)}. Give both the same range, or leave one out."
+            )
+    return _clip(setting[0]) if setting else None
+
+
+def _clip_words(plan: Plan) -> str:
+    if plan.clip_low is None and plan.clip_high is None:
+        return "none"
+    low = "-inf" if plan.clip_low is None else f"{1 - plan.clip_low:g}"
+    high = "inf" if plan.clip_high is None else f"{1 + plan.clip_high:g}"
+    return f"[{low}, {high}]" + ("" if plan.dual_clip is None else f" with dual clip {plan.dual_clip:g}")
+
+
+def _owner(plans: Sequence[Plan], term: str, field: str) -> Plan | None:
+    """The one plan that has a term."""
+    owners = [plan for plan in plans if getattr(plan, field) is not None]
+    if len(owners) > 1:
+        names = " and ".join(f"'{plan.reading.name}'" for plan in owners)
+        raise ConfigError(f"Controls {names} each have a {term}; they do not add up to one. Keep one of them.")
+    return owners[0] if owners else None
+
+
+def _joined(readings: Sequence[ControlReading], num_selected: int) -> ControlReading:
+    """One reading of several controls; shares of several that select add up, candidates do not."""
+    selecting = [reading for reading in readings if reading.asked_frac is not None]
+    shares = [reading.asked_frac for reading in selecting if reading.asked_frac is not None]
+    return ControlReading(
+        name=" + ".join(reading.name for reading in readings),
+        asked_frac=min(1.0, sum(shares)) if shares else None,
+        num_tokens=readings[0].num_tokens,
+        num_candidates=selecting[0].num_candidates if len(selecting) == 1 else None,
+        num_selected=num_selected,
+        took_all_candidates=any(reading.took_all_candidates for reading in selecting),
+        note=" ".join(reading.note for reading in readings if reading.note),
+    )

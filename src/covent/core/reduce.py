@@ -1,4 +1,11 @@
-"""Masked sums and means. The only module of the core that divides by a count, and the count is always explicit."""
+"""Masked sums and means. The only module of the core that divides by a count, and the count is always explicit.
+
+A loss arrives here as one term a token, of one micro-batch, and leaves as that micro-batch's part of a mean over the
+whole optimizer batch. The five ways to weigh tokens and responses have verl's names, in `AGGREGATIONS`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from covent.core.shapes import Bool, Float, Tensor
 from covent.errors import EmptyMaskError
@@ -46,6 +53,16 @@ def part_of_mean(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], 
     return masked_sum(values, mask) / count
 
 
+def weight_of_part(*, count: int, num_part: int) -> float:
+    """Factor that turns a mean over `count` tokens, zero outside a part of them, into the mean over that part.
+
+        (sum over the part / count) x (count / num_part) = sum over the part / num_part
+
+    0 for an empty part.
+    """
+    return count / num_part if num_part else 0.0
+
+
 def response_means(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """Mean over the tokens of each response: the inner mean of the paper's entropy.
 
@@ -56,3 +73,79 @@ def response_means(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> F
     if bool((counts == 0).any()):
         raise EmptyMaskError(f"Response {int((counts == 0).nonzero()[0])} has no token, so it has no mean.")
     return values.masked_fill(~mask, 0.0).sum(dim=1) / counts
+
+
+def means_of_responses(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """`response_means` where a response may have no token that counts; its mean is then 0, and so is its gradient."""
+    counts = mask.sum(dim=1).clamp(min=1)
+    return values.masked_fill(~mask, 0.0).sum(dim=1) / counts
+
+
+class BatchCounts(NamedTuple):
+    """What a loss may be divided by: counts over the whole optimizer batch, on all ranks."""
+
+    num_tokens: int
+    """Tokens that carry gradient."""
+    num_responses: int
+    """Responses with at least one such token."""
+    max_tokens: int
+    """Tokens of the longest response that the run allows: a constant, not the width of a padded batch."""
+
+
+def token_mean(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], counts: BatchCounts) -> Float[Tensor, ""]:
+    """Every token of the optimizer batch weighs the same: sum over tokens / num_tokens.
+
+    Source: DAPO, arXiv 2503.14476, Eq. 8; the default of verl.
+    """
+    return part_of_mean(values, mask, count=counts.num_tokens)
+
+
+def token_sum(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], counts: BatchCounts) -> Float[Tensor, ""]:
+    """Sum over tokens, divided by nothing: the size of the step grows with the batch."""
+    return masked_sum(values, mask)
+
+
+def seq_mean_token_sum(
+    values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], counts: BatchCounts
+) -> Float[Tensor, ""]:
+    """Mean over responses of the sum over their tokens: sum over tokens / num_responses.
+
+    Raises: EmptyMaskError when no response has a token that counts.
+    """
+    return part_of_mean(values, mask, count=counts.num_responses)
+
+
+def seq_mean_token_mean(
+    values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], counts: BatchCounts
+) -> Float[Tensor, ""]:
+    """Mean over responses of the mean over their tokens: a token of a long response weighs less.
+
+    Raises: EmptyMaskError when no response has a token that counts.
+    Source: GRPO, arXiv 2402.03300, Eq. 3.
+    """
+    means = means_of_responses(values, mask)
+    return part_of_mean(means, mask.any(dim=1), count=counts.num_responses)
+
+
+def seq_mean_token_sum_norm(
+    values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], counts: BatchCounts
+) -> Float[Tensor, ""]:
+    """Mean over responses of the sum over their tokens, over the constant max_tokens.
+
+    Raises: EmptyMaskError when no response has a token that counts, or max_tokens is 0.
+    Source: Dr.GRPO, arXiv 2503.20783. Differs: verl's default constant is the padded width of the micro-batch, which
+      depends on who shares it; here it is a constant of the run.
+    """
+    return part_of_mean(values, mask, count=counts.num_responses * counts.max_tokens)
+
+
+Aggregation = Callable[[Tensor, Tensor, BatchCounts], Tensor]
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "token-mean": token_mean,
+    "token-sum": token_sum,
+    "seq-mean-token-sum": seq_mean_token_sum,
+    "seq-mean-token-mean": seq_mean_token_mean,
+    "seq-mean-token-sum-norm": seq_mean_token_sum_norm,
+}
+"""verl's `loss_agg_mode` → what one micro-batch adds to the loss of the whole optimizer batch."""

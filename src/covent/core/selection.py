@@ -1,16 +1,29 @@
-"""Choosing tokens over the whole optimizer batch: exactly so many, the same ones for every split, order and row."""
+"""Choosing tokens over the whole optimizer batch: exactly so many, the same ones for every split, order and row.
+
+With a process group the optimizer batch lies on several ranks; counts are then over all of them, every rank makes the
+same calls, and each gets the choice among its own tokens.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from covent.core import ranks
 from covent.core.keys import TokenIdentity, token_hash
+from covent.core.order import cut, first
+from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Bool, Float, Tensor
+from covent.errors import NonFiniteError
 
 # Two scores closer than this, relative to the largest, are a tie. The same token measured in batches of another shape
 # differs by a few units in the last place, and equal tokens of equal responses are common, so without a grid the
-# choice among ties would depend on the shape of the batch. 2^-18 is some 30 float32 roundings.
+# choice among ties would depend on the shape of the batch. 2^-18 is some 30 float32 roundings. The grid also makes the
+# order-preserving integer key of a score: at most 20 bits, two digits of the radix histograms.
 _TIE_GRID = 2.0**-18
+
+# The same for values that are compared by their ratio, such as entropies, whose rounding errors shrink with them: so
+# many last bits of float32 do not count. 2^6 units in the last place is a relative 4e-6 to 8e-6.
+_TIE_BITS = 6
 
 
 def count_of_share(share: float, num_tokens: int) -> int:
@@ -28,6 +41,8 @@ def top_tokens(
     eligible: Bool[Tensor, "B T"],
     count: int,
     identity: TokenIdentity,
+    *,
+    group: ProcessGroup | None = None,
 ) -> Bool[Tensor, "B T"]:
     """The `count` eligible tokens of highest score.
 
@@ -36,31 +51,45 @@ def top_tokens(
     Args:
       scores: any unit; only their order matters.
       eligible: tokens that may be chosen.
-      count: how many; at most the number of eligible tokens are taken.
+      count: how many over all ranks; at most the number of eligible tokens are taken.
       identity: who each token is.
-    Returns: True at the chosen tokens, exactly min(count, eligible) of them.
+      group: the ranks that hold the rest of the batch; None when it is all here.
+    Returns: True at the chosen tokens, exactly min(count, eligible) of them over all ranks.
+    Raises:
+      NonFiniteError: a score that is not finite cannot be ranked.
+      ShapeError: two tokens of one identity tie for the last place.
     """
-    chosen = torch.zeros_like(eligible)
     rows = eligible.flatten().nonzero().squeeze(1)
-    count = min(count, rows.numel())
-    if count == 0:
-        return chosen
-    candidates = scores.detach().double().flatten()[rows]
-    largest = float(candidates.abs().max())
-    if largest > 0:
-        grid = 2.0 ** float(torch.tensor(largest, dtype=torch.float64).log2().floor()) * _TIE_GRID
-        candidates = (candidates / grid).round()
-    order = torch.arange(rows.numel(), device=rows.device)
-    # Stable sorts from the least to the most significant key.
-    for values in (identity.position, identity.sample, identity.prompt):
-        order = order[values.flatten()[rows][order].argsort(stable=True)]
-    order = order[candidates[order].argsort(descending=True, stable=True)]
-    chosen.view(-1)[rows[order[:count]]] = True
-    return chosen
+    keys = -_grid_keys(scores.detach().double().flatten()[rows], group)
+    return _placed(eligible, rows, first([keys, *_identity_of(identity, rows)], count, group=group))
+
+
+def top_tokens_with_ties(
+    scores: Float[Tensor, "B T"],
+    eligible: Bool[Tensor, "B T"],
+    count: int,
+    *,
+    group: ProcessGroup | None = None,
+) -> Bool[Tensor, "B T"]:
+    """The eligible tokens whose score is at least the `count`-th highest: `count` of them, or more where scores tie.
+
+    Ties are scores that agree to about 6e-6 of themselves: the rule for quantities whose smallest values are as
+    precise as their largest, such as entropies.
+
+    Args, Raises: as `top_tokens`; nothing needs to tell tied tokens apart.
+    """
+    rows = eligible.flatten().nonzero().squeeze(1)
+    found = cut([-_ratio_keys(scores.detach().flatten()[rows])], count, group=group)
+    return _placed(eligible, rows, found.before | found.tied)
 
 
 def random_tokens(
-    eligible: Bool[Tensor, "B T"], count: int, identity: TokenIdentity, *, key: int
+    eligible: Bool[Tensor, "B T"],
+    count: int,
+    identity: TokenIdentity,
+    *,
+    key: int,
+    group: ProcessGroup | None = None,
 ) -> Bool[Tensor, "B T"]:
     """`count` eligible tokens, each subset equally likely over keys.
 
@@ -68,13 +97,50 @@ def random_tokens(
 
     Args:
       eligible: tokens that may be chosen.
-      count: how many; at most the number of eligible tokens are taken.
+      count: how many over all ranks; at most the number of eligible tokens are taken.
       identity: who each token is.
       key: from `covent.core.keys.key(seed, purpose, optimizer step)`.
-    Returns: True at the chosen tokens, exactly min(count, eligible) of them.
+      group: the ranks that hold the rest of the batch; None when it is all here.
+    Returns: True at the chosen tokens, exactly min(count, eligible) of them over all ranks.
+    Raises: ShapeError when two tokens of one identity tie for the last place.
     """
-    chosen = torch.zeros_like(eligible)
     rows = eligible.flatten().nonzero().squeeze(1)
     hashes = token_hash(key, identity).flatten()[rows]
-    chosen.view(-1)[rows[hashes.argsort(stable=True)[: min(count, rows.numel())]]] = True
+    return _placed(eligible, rows, first([hashes, *_identity_of(identity, rows)], count, group=group))
+
+
+def _identity_of(identity: TokenIdentity, rows: Tensor) -> list[Tensor]:
+    return [column.flatten()[rows] for column in identity]
+
+
+def _placed(eligible: Tensor, rows: Tensor, taken: Tensor) -> Tensor:
+    chosen = torch.zeros_like(eligible)
+    chosen.view(-1)[rows[taken]] = True
     return chosen
+
+
+def _grid_keys(scores: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Scores as whole multiples of the tie grid, int64: the same order, and ties are equal."""
+    _check_finite(scores)
+    own = scores.abs().max() if scores.numel() else scores.new_zeros(())
+    largest = float(ranks.largest(own, group))
+    if largest == 0:
+        return torch.zeros_like(scores, dtype=torch.int64)
+    grid = 2.0 ** float(torch.tensor(largest, dtype=torch.float64).log2().floor()) * _TIE_GRID
+    return (scores / grid).round().long()
+
+
+def _ratio_keys(scores: Tensor) -> Tensor:
+    """Integers in the order of the float32 scores, without their last bits."""
+    _check_finite(scores)
+    bits = scores.float().view(torch.int32).long()
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered + (1 << (_TIE_BITS - 1))) >> _TIE_BITS
+
+
+def _check_finite(scores: Tensor) -> None:
+    if not bool(torch.isfinite(scores).all()):
+        raise NonFiniteError(
+            f"{int((~torch.isfinite(scores)).sum())} of {scores.numel()} scores are not finite, so the tokens cannot be"
+            " ranked. Look for NaN or infinity in the log-probs, entropies or advantages of this optimizer batch."
+        )

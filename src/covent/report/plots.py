@@ -263,7 +263,8 @@ def covariance_chart(run: Run, style: Style) -> Chart | None:
         color, dash = (INK, "solid") if name == "p50" else (style.color, ("dot", "solid", "solid", "dash")[place % 4])
         chart.add_trace(line(steps, columns[name], name, color, dash=dash, width=1.6, opacity=QUANTILES[name]))
     section = run.header.config.get("control")
-    bounds = section if isinstance(section, dict) else {}
+    sections = section if isinstance(section, list) else [section]
+    bounds = {key: value for each in sections if isinstance(each, dict) for key, value in each.items()}
     for key in ("clip_cov_lb", "clip_cov_ub"):
         if isinstance(bounds.get(key), int | float):
             name = f"{key} {bounds[key]:g}"

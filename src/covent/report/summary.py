@@ -195,6 +195,8 @@ def summarise(run: Run) -> RunSummary:
 def method(run: Run) -> str:
     """The control of a run: from its settings, else from its updates, else its name."""
     section = run.header.config.get("control")
+    if isinstance(section, list):
+        return " + ".join(str(each.get("type")) for each in section)
     named = section.get("type", section.get("name")) if isinstance(section, dict) else section
     if isinstance(named, str):
         return named

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from covent.controls import Control, PPOClip
+from covent.controls import AnyControl, Control, PPOClip
 from covent.errors import ConfigError, MissingPathError, suggestion
 from covent.tasks import ClockSettings, GridSettings
 
 _PositiveInt = Annotated[int, Field(ge=1)]
+
+
+_ONE, _SEVERAL = "one control", "several controls"
+
+OneOrSeveralControls = Annotated[
+    Annotated[Control, Tag(_ONE)] | Annotated[tuple[Control, ...], Field(min_length=1), Tag(_SEVERAL)],
+    Discriminator(lambda given: _SEVERAL if isinstance(given, list | tuple) else _ONE),
+]
 
 
 class _Settings(BaseModel):
@@ -123,7 +131,16 @@ class TrainConfig(_Settings):
     rollout: RolloutSettings = RolloutSettings()
     scale_rewards: Literal["group", "none"] = "group"
     """`group`: advantages are divided by the standard deviation of their group (GRPO). `none`: centred only."""
-    control: Control = PPOClip()
+    loss_mode: Literal["vanilla", "gspo", "cispo"] = "vanilla"
+    """The importance ratio: `vanilla` of each token, clipped (PPO, GRPO, DAPO); `gspo` of each response; `cispo` of
+    each token, as a clipped weight. The clip range is the control's."""
+    loss_agg_mode: Literal[
+        "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
+    ] = "token-mean"
+    """How the terms of tokens are weighed, with verl's names: GRPO as published is seq-mean-token-mean, Dr.GRPO
+    seq-mean-token-sum-norm."""
+    control: OneOrSeveralControls = PPOClip()
+    """One entropy control, or a list of them that act together."""
     optimizer: OptimizerSettings = OptimizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     probe_prompts: int = Field(default=48, ge=0)
@@ -148,7 +165,11 @@ class TrainConfig(_Settings):
 
     @property
     def label(self) -> str:
-        return self.name or {"ppo_clip": "grpo"}.get(self.control.type, self.control.type)
+        return self.name or " + ".join({"ppo_clip": "grpo"}.get(each.type, each.type) for each in self.controls)
+
+    @property
+    def controls(self) -> tuple[AnyControl, ...]:
+        return self.control if isinstance(self.control, tuple) else (self.control,)
 
 
 _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
@@ -202,13 +223,13 @@ def config_warnings(config: TrainConfig) -> list[str]:
     """Settings that are allowed but rarely meant."""
     warnings = []
     for name in ("clip_cov_ratio", "kl_cov_ratio"):
-        share = getattr(config.control, name, None)
-        if share is not None and share > 0.1:
-            warnings.append(
-                f"control.{name} = {share:g} is {100 * share:g} % of all tokens; it is a fraction, and the paper's are"
-                f" 0.0002 to 0.002. If you meant {share:g} %, write {share / 100:g}."
-            )
-    if config.control.type == "kl_cov" and config.optimizer.updates_per_rollout == 1:
+        for share in (getattr(control, name, None) for control in config.controls):
+            if share is not None and share > 0.1:
+                warnings.append(
+                    f"control.{name} = {share:g} is {100 * share:g} % of all tokens; it is a fraction, and the paper's"
+                    f" are 0.0002 to 0.002. If you meant {share:g} %, write {share / 100:g}."
+                )
+    if any(control.type == "kl_cov" for control in config.controls) and config.optimizer.updates_per_rollout == 1:
         warnings.append(
             "control.type = kl_cov with optimizer.updates_per_rollout = 1 never acts: the first update of a rollout is"
             " on-policy, where |log ratio| has no gradient. Use 2 updates or more."
@@ -225,7 +246,8 @@ def _override(settings: dict[str, Any], override: str) -> None:
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"'{name}': '{parent}' is a single value in the config file, it has no part '{last}'.")
+            what = "a list" if isinstance(place, list) else "a single value"
+            raise ConfigError(f"'{name}': '{parent}' is {what} in the config file, it has no part '{last}'.")
     before = place.get(last, _DEFAULT_TAGS.get(parents[0], {}).get(last) if parents else None)
     try:
         place[last] = yaml.safe_load(text)
@@ -242,6 +264,8 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any) -> str:
     """One pydantic problem as: where, what was given, what is allowed, what to do."""
+    # Pydantic names the branch of "one control or several" in the location; nobody wrote it.
+    problem = {**problem, "loc": tuple(part for part in problem["loc"] if part not in (_ONE, _SEVERAL))}
     fields, path = _walk(problem["loc"])
     given = problem["input"]
     kind = problem["type"]
@@ -253,9 +277,15 @@ def _explain(problem: Any) -> str:
         tag, name = str(context["tag"]), context["discriminator"].strip("'")
         known = [word.strip(" '") for word in context["expected_tags"].split(",")]
         return f"'{path}.{name}' = {tag!r} is unknown. {suggestion(tag, known)}"
+    if kind == "union_tag_not_found":
+        tag = problem["ctx"]["discriminator"].strip("'")
+        return f"'{path}.{tag}' is missing: it says which one is meant."
     message = problem["msg"].removeprefix("Value error, ")
     message = message.replace("Input should", "must").replace("Field required", "is missing")
-    message = re.sub("a valid dictionary or instance of .*", "a section with settings of its own", message)
+    message = re.sub(r"Tuple should have at least 1 item.*", "must name at least one", message)
+    message = re.sub(
+        "a valid dictionary or (instance of .*|object to .*)", "a section with settings of its own", message
+    )
     hint = ""
     if kind in ("less_than_equal", "less_than") and problem["ctx"].get("le", problem["ctx"].get("lt")) == 1:
         hint = f" It is a fraction between 0 and 1, not percent: did you mean {float(given) / 100:g}?"
@@ -278,25 +308,29 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], str]:
     path: list[str] = []
     fields = list(TrainConfig.model_fields)
     for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        if isinstance(part, int):
+            path.append(str(part))
+        elif isinstance(model, type) and issubclass(model, BaseModel):
             fields = list(model.model_fields)
-            path.append(str(part))
-            model = model.model_fields[str(part)].annotation if part in model.model_fields else None
+            path.append(part)
+            model = model.model_fields[part].annotation if part in model.model_fields else None
         elif model is not None and (choices := _models_by_tag(model)) and part in choices:
-            model = choices[str(part)]
+            model = choices[part]
         else:
-            path.append(str(part))
+            path.append(part)
     if isinstance(model, type) and issubclass(model, BaseModel) and len(location) > 1:
         fields = list(model.model_fields)
     return fields, ".".join(path)
 
 
 def _models_by_tag(annotation: Any) -> dict[str, Any]:
-    """Members of a discriminated union by their tag (the default of `type` or `name`)."""
-    members = get_args(annotation)
-    found = {}
-    for member in members:
-        fields = getattr(member, "model_fields", {})
+    """Members of a discriminated union, or of a list of them, by their tag (the default of `type` or `name`)."""
+    found: dict[str, Any] = {}
+    for member in get_args(annotation):
+        fields = getattr(member, "model_fields", None)
+        if fields is None:
+            found |= _models_by_tag(member)
+            continue
         for tag in ("type", "name"):
             if tag in fields:
                 found[str(fields[tag].default)] = member

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,19 +12,22 @@ from covent import controls
 from covent.core.covariance import covariance_tail
 from covent.core.dynamics import predicted_entropy_changes
 from covent.core.keys import key
+from covent.core.loss import POLICY_LOSSES
 from covent.core.plan import Measured, Plan
+from covent.core.reduce import AGGREGATIONS
 from covent.law import Forecast, Forecaster
 from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
 from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
+from covent.train.anchors import Anchors
 from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
 from covent.train.rollouts import Rollout, RolloutSource
-from covent.train.step import OptimizerBatch, Outcome, execute, grad_clip_factor, learner_scores, measure
+from covent.train.step import LossChoice, OptimizerBatch, Outcome, execute, grad_clip_factor, learner_scores, measure
 
 
 @dataclass
@@ -40,6 +43,15 @@ class Loop:
     writer: RunWriter
     forecaster: Forecaster
     num_updates: int = 0
+    states: controls.States = field(init=False)
+    """What the controls remember between optimizer steps."""
+
+    def __post_init__(self) -> None:
+        self.states = controls.first_states(self.config.controls)
+        self.anchors = Anchors.of(self.model.network, self.config.controls)
+        self.choice = LossChoice(
+            POLICY_LOSSES[self.config.loss_mode], AGGREGATIONS[self.config.loss_agg_mode], self.source.max_tokens
+        )
 
     def run(self, after_step: Callable[[StepRow], None]) -> str:
         """All rollout steps. Each row of the run folder is written when it is known, none later.
@@ -54,6 +66,7 @@ class Loop:
                 self.writer.append("evaluations", evaluation)
                 self.forecaster.evaluated(evaluation.avg.value)
             clock.lap("evaluate")
+            self.anchors.renew_old(self.model.network)
             rollout = self.source.next(step)
             clock.lap("rollout")
             first_update, gap = self.num_updates, None
@@ -94,8 +107,9 @@ class Loop:
         """One optimizer step on one optimizer batch: Measure → Plan → Loss."""
         config, at_once = self.config, self.config.optimizer.responses_per_micro_batch
         temperature = config.rollout.temperature
-        measured = measure(self.model, batch, temperature=temperature, at_once=at_once)
-        plan = controls.plan(measured, config.control, key(config.seed, "plan", self.num_updates))
+        measured = measure(self.model, batch, temperature=temperature, at_once=at_once, anchors=self.anchors)
+        plan = controls.plan(measured, config.controls, key(config.seed, "plan", self.num_updates), self.states)
+        self.states = controls.next_states(self.states, config.controls, measured)
 
         lr = config.optimizer.lr * min(1.0, (self.num_updates + 1) / max(1, config.optimizer.lr_warmup_steps))
         for group in self.optimizer.param_groups:
@@ -113,6 +127,8 @@ class Loop:
                     temperature=temperature,
                     at_once=at_once,
                     grad_clip=config.optimizer.grad_clip,
+                    choice=self.choice,
+                    anchors=self.anchors,
                 )
             )
 
@@ -150,7 +166,7 @@ class Loop:
 
     def _scores(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
         return learner_scores(
-            self.model,
+            self.model.network,
             responses,
             temperature=self.config.rollout.temperature,
             at_once=self.config.optimizer.responses_per_micro_batch,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from covent.core.loss import LossTerms, surrogate
+from covent.core.loss import LossTerms, PolicyLoss, surrogate
+from covent.core.penalties import PenaltyInputs, exact_divergence
 from covent.core.plan import Measured, Plan
-from covent.core.reduce import part_of_mean
+from covent.core.reduce import Aggregation, part_of_mean, token_mean
 from covent.errors import NonFiniteError
-from covent.rollout.batch import Responses, score
+from covent.rollout.batch import Responses, response_logits, score, token_scores
+from covent.train.anchors import NO_ANCHORS, Anchors
 from covent.train.model import LanguageModel
 
 
@@ -33,6 +37,18 @@ class OptimizerBatch:
         return len(self.responses)
 
 
+class LossChoice(NamedTuple):
+    """Which loss executes the plan, and how its terms become one number."""
+
+    policy_loss: PolicyLoss = surrogate
+    aggregation: Aggregation = token_mean
+    max_tokens: int = 1
+    """Of the longest response that the run allows; only `seq-mean-token-sum-norm` divides by it."""
+
+
+VANILLA = LossChoice()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one executed plan did."""
@@ -42,25 +58,36 @@ class Outcome:
     cut_low: int
     """Tokens whose gradient the clip removed at the low side."""
     cut_high: int
+    """At the high side, the dual clip included."""
 
 
 @torch.no_grad()
 def learner_scores(
-    model: LanguageModel, responses: Responses, *, temperature: float, at_once: int
+    network: PreTrainedModel, responses: Responses, *, temperature: float, at_once: int
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies [B, T] of all responses, without gradient, `at_once` responses a forward pass."""
     parts = [
-        score(model.network, responses.rows(slice(first, first + at_once)), temperature=temperature)
+        score(network, responses.rows(slice(first, first + at_once)), temperature=temperature)
         for first in range(0, len(responses), at_once)
     ]
     logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
     return logprobs.masked_fill(~responses.mask, 0.0), entropies.masked_fill(~responses.mask, 0.0)
 
 
-def measure(model: LanguageModel, batch: OptimizerBatch, *, temperature: float, at_once: int) -> Measured:
-    """The whole optimizer batch under the current policy."""
+def measure(
+    model: LanguageModel,
+    batch: OptimizerBatch,
+    *,
+    temperature: float,
+    at_once: int,
+    anchors: Anchors = NO_ANCHORS,
+) -> Measured:
+    """The whole optimizer batch under the current policy, and under the reference policy if there is one."""
     responses = batch.responses
-    logprobs, entropies = learner_scores(model, responses, temperature=temperature, at_once=at_once)
+    logprobs, entropies = learner_scores(model.network, responses, temperature=temperature, at_once=at_once)
+    reference = None
+    if anchors.reference is not None:
+        reference, _ = learner_scores(anchors.reference, responses, temperature=temperature, at_once=at_once)
     return Measured(
         logprobs=logprobs,
         old_logprobs=batch.old_logprobs,
@@ -68,31 +95,75 @@ def measure(model: LanguageModel, batch: OptimizerBatch, *, temperature: float, 
         advantages=batch.advantages[:, None].expand_as(logprobs),
         mask=responses.mask,
         identity=responses.identity,
+        sampler_logprobs=responses.logprobs,
+        reference_logprobs=reference,
     )
 
 
 def accumulate(
-    model: LanguageModel, batch: OptimizerBatch, measured: Measured, plan: Plan, *, temperature: float, at_once: int
+    model: LanguageModel,
+    batch: OptimizerBatch,
+    measured: Measured,
+    plan: Plan,
+    *,
+    temperature: float,
+    at_once: int,
+    choice: LossChoice = VANILLA,
+    anchors: Anchors = NO_ANCHORS,
 ) -> tuple[float, int, int]:
     """Add the gradient of the plan's loss to the model, micro-batch by micro-batch.
 
-        loss = sum over all tokens of (policy + kl) / N          N tokens in the whole optimizer batch
+        loss = aggregation of (policy + kl terms) - sum over all tokens of weight H / N
+
+    The default aggregation is the sum over all tokens / N, with N tokens in the whole optimizer batch.
 
     Returns: (loss, tokens cut low, tokens cut high).
     """
     loss, cut_low, cut_high = 0.0, 0, 0
+    counts = measured.counts(choice.max_tokens)
     for first in range(0, len(batch), at_once):
         rows = slice(first, first + at_once)
-        logprobs, _ = score(model.network, batch.responses.rows(rows), temperature=temperature)
-        terms: LossTerms = surrogate(
-            logprobs, measured.old_logprobs[rows], measured.advantages[rows], measured.mask[rows], plan.rows(rows)
+        mask, part_plan = measured.mask[rows], plan.rows(rows)
+        logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
+        if measured.reference_logprobs is not None:
+            inputs = inputs._replace(reference_logprobs=measured.reference_logprobs[rows])
+        terms: LossTerms = choice.policy_loss(
+            logprobs, measured.old_logprobs[rows], measured.advantages[rows], mask, part_plan, inputs
         )
-        part = part_of_mean(terms.policy + terms.kl, measured.mask[rows], count=measured.num_tokens)
+        part = choice.aggregation(terms.aggregated, mask, counts)
+        if plan.entropy_weight is not None:
+            part = part + part_of_mean(terms.bonus, mask, count=counts.num_tokens)
         part.backward()
         loss += float(part.detach())
         cut_low += int(terms.cut_low.sum())
-        cut_high += int(terms.cut_high.sum())
+        cut_high += int((terms.cut_high | terms.cut_dual).sum())
     return loss, cut_low, cut_high
+
+
+def _forward(
+    model: LanguageModel, responses: Responses, plan: Plan, temperature: float, anchors: Anchors
+) -> tuple[Tensor, PenaltyInputs]:
+    """Log-probs of a micro-batch, and what the plan's other terms need from the same forward pass."""
+    logits = response_logits(model.network, responses)
+    logprobs, entropies = token_scores(logits, responses.response_ids, temperature)
+    exact_old = exact_reference = None
+    if plan.kl_form == "exact":
+        assert anchors.old is not None
+        exact_old = exact_divergence(
+            _frozen_logprobs(anchors.old, responses, temperature), (logits / temperature).log_softmax(dim=-1)
+        )
+    if plan.reference_weight is not None and plan.reference_form == "exact":
+        assert anchors.reference is not None
+        exact_reference = exact_divergence(
+            (logits / temperature).log_softmax(dim=-1), _frozen_logprobs(anchors.reference, responses, temperature)
+        )
+    return logprobs, PenaltyInputs(entropies, None, exact_old, exact_reference)
+
+
+@torch.no_grad()
+def _frozen_logprobs(network: PreTrainedModel, responses: Responses, temperature: float) -> Tensor:
+    """Log-probs of the whole vocabulary, [B, T, V]."""
+    return (response_logits(network, responses) / temperature).log_softmax(dim=-1)
 
 
 def execute(
@@ -105,13 +176,24 @@ def execute(
     temperature: float,
     at_once: int,
     grad_clip: float,
+    choice: LossChoice = VANILLA,
+    anchors: Anchors = NO_ANCHORS,
 ) -> Outcome:
     """Execute a plan: gradient of the whole optimizer batch, finite check, clip, one step of the optimizer.
 
     Raises: NonFiniteError, before any weight changes, naming the first parameter with a bad gradient.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss, cut_low, cut_high = accumulate(model, batch, measured, plan, temperature=temperature, at_once=at_once)
+    loss, cut_low, cut_high = accumulate(
+        model,
+        batch,
+        measured,
+        plan,
+        temperature=temperature,
+        at_once=at_once,
+        choice=choice,
+        anchors=anchors,
+    )
     for name, parameter in model.network.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             raise NonFiniteError(f"The gradient of '{name}' is not finite (loss {loss:g}); the step was not applied.")

@@ -1,0 +1,92 @@
+"""One rollout's updates, however they are split: 1 to 16 micro-batches, 1 to 4 gloo processes, rows in any order.
+
+The chosen tokens and the readings are identical, the gradients agree to 1e-12 in float64. The batch ties heavily: two
+levels of advantage, log-probs of a bigram policy with few different logits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.contract.source import ROOT
+from tests.support.rollout_updates import CASES, rollout, updates
+from tests.support.tolerances import TIGHT
+
+Updates = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Updates]:
+    """One process, one micro-batch, rows in order."""
+    return {case: list(updates(case, rollout(), num_micro=1)) for case in CASES}
+
+
+def agree(found: Updates, truth: Updates) -> None:
+    for one, other in zip(found, truth, strict=True):
+        assert one["chosen"] == [tuple(identity) for identity in other["chosen"]]
+        assert one["reading"] == other["reading"]
+        torch.testing.assert_close(
+            torch.tensor(one["gradient"], dtype=torch.float64),
+            torch.tensor(other["gradient"], dtype=torch.float64),
+            rtol=0,
+            atol=TIGHT,
+        )
+        for mine, theirs in zip(one["states"], other["states"], strict=True):
+            assert mine == (theirs and pytest.approx(theirs, abs=TIGHT))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("num_micro", [2, 4, 16])
+def test_micro_batches(case: str, num_micro: int, whole: dict[str, Updates]) -> None:
+    agree(list(updates(case, rollout(), num_micro=num_micro)), whole[case])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shuffled_rows(case: str, whole: dict[str, Updates]) -> None:
+    everything = rollout()
+    order = torch.randperm(len(everything.mask), generator=torch.Generator().manual_seed(9))
+    agree(list(updates(case, everything.rows(order), num_micro=4)), whole[case])
+
+
+def test_the_cases_are_hard(whole: dict[str, Updates]) -> None:
+    """Something is chosen in every update, among heavy ties, and one update's choice is not another's."""
+    for case, found in whole.items():
+        assert all(update["chosen"] for update in found) or case in ("ppo_clip", "gspo")
+        assert max(abs(value) for update in found for row in update["gradient"] for value in row) > 1e-4
+        assert found[0]["gradient"] != found[1]["gradient"]
+    assert whole["clip_cov"][0]["chosen"] != whole["clip_cov"][1]["chosen"]
+    coefs = [update["states"][2][0] for update in whole["several"]]
+    assert coefs == sorted(coefs) and len(set(coefs)) == len(coefs)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_processes(num_ranks: int, whole: dict[str, Updates], tmp_path: Path) -> None:
+    store, result = tmp_path / "store", tmp_path / "result"
+    command = [sys.executable, "-m", "tests.support.rollout_updates", str(num_ranks), str(store), str(result)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    parts = [json.loads(Path(f"{result}.{rank}").read_text()) for rank in range(num_ranks)]
+    for case, truth in whole.items():
+        joined = []
+        for update in range(len(truth)):
+            pieces = [part[case][update] for part in parts]
+            assert all(piece["gradient"] == pieces[0]["gradient"] for piece in pieces)
+            assert all(piece["reading"] == pieces[0]["reading"] for piece in pieces)
+            assert all(piece["states"] == pieces[0]["states"] for piece in pieces)
+            chosen = sorted(tuple(identity) for piece in pieces for identity in piece["chosen"])
+            joined.append({**pieces[0], "chosen": chosen})
+        agree(joined, truth)
+    assert whole["kl_cov_many"][0]["reading"]["num_selected"] > 512, "more than is gathered: by histograms over ranks"
+    if num_ranks == 2:
+        alone = parts[0]["kl_cov"][0]["reading"]["num_selected"], len(parts[0]["kl_cov"][0]["chosen"])
+        assert alone[0] > alone[1] > 0, "a rank holds a part of the choice, and knows the whole count"
