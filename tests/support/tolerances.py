@@ -56,3 +56,12 @@ PAPER_LINES = 0.03
 
 SHAPE_GRID = 0.02
 """Relative: what the grids of the saturating curve leave open in its ceiling."""
+
+VERL_COUNT = 1e-7
+"""verl adds 1e-8 to the count of tokens (its masked mean) or of a response's tokens; covent adds nothing."""
+
+CHUNKED = 1e-11
+"""Float64 log-probs and entropies summed in tiles, some of them after a product of hidden states and LM head."""
+
+LARGE_OFFSET = 1e-9
+"""Float64 logits of 1e6 and their differences: that many digits are gone before anything is computed."""
