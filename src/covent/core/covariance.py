@@ -26,11 +26,11 @@ class Center(NamedTuple):
 
 
 def batch_center(logprobs: Float[Tensor, "B T"], advantages: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Center:
-    """Mean log-prob and mean advantage over the tokens that count.
+    """Mean log-prob and mean advantage over the tokens that count; no gradient flows.
 
     Raises: EmptyMaskError when no token counts.
     """
-    return Center(masked_mean(logprobs, mask), masked_mean(advantages, mask))
+    return Center(masked_mean(logprobs.detach(), mask), masked_mean(advantages.detach(), mask))
 
 
 def token_covariance(
