@@ -8,7 +8,14 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 
-from covent.core.covariance import TOP_SHARES, batch_center, covariance_tail, token_covariance
+from covent.core.covariance import (
+    TOP_SHARES,
+    batch_center,
+    covariance_tail,
+    token_covariance,
+    vanilla_center,
+    vanilla_token_covariance,
+)
 from covent.core.plan import Measured
 from covent.core.reduce import masked_mean
 from covent.errors import EmptyMaskError
@@ -34,6 +41,25 @@ def test_each_token_and_their_mean() -> None:
     assert mean == pytest.approx(population, abs=TIGHT)
     n = len(truth)
     assert mean != pytest.approx(population * n / (n - 1), abs=TIGHT)
+
+
+def test_the_other_slot() -> None:
+    batch = optimizer_batch(6)
+    logprobs, weighted = zip(*((x, math.exp(x) * a) for x, a in pairs(batch)), strict=True)
+    mean_l, mean_w = fmean(logprobs), fmean(weighted)
+    truth = [(x - mean_l) * (w - mean_w) for x, w in zip(logprobs, weighted, strict=True)]
+    values = batch.logprobs.clone().requires_grad_(), batch.advantages, batch.mask
+    center = vanilla_center(*values)
+    found = vanilla_token_covariance(*values, center=center)
+    assert not found.requires_grad
+    assert bool((found[~batch.mask] == 0).all())
+    assert found[batch.mask].tolist() == pytest.approx(truth, abs=TIGHT)
+    assert batch.covariances()[batch.mask].tolist() != pytest.approx(truth, abs=TIGHT)
+    shifted = batch.advantages + 1.0
+    moved = vanilla_token_covariance(
+        batch.logprobs, shifted, batch.mask, center=vanilla_center(batch.logprobs, shifted, batch.mask)
+    )
+    assert moved[batch.mask].tolist() != pytest.approx(truth, abs=TIGHT)
 
 
 def test_constants_do_not_matter() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from covent.core.entropy import logprob_and_entropy
+from covent.errors import ConfigError
 from tests.support.tolerances import FLOAT32, NEAR_ZERO_ENTROPY, TIGHT
 
 QWEN_VOCABULARY = 151_936
@@ -174,3 +175,35 @@ def test_half_precision_is_reduced_in_float32() -> None:
     found = [float(value) for value in logprob_and_entropy(logits, torch.tensor(7))]
     assert found == pytest.approx(truth, abs=FLOAT32)
     assert float(naive_entropy(logits)) != pytest.approx(truth[1], abs=FLOAT32)
+
+
+def test_a_temperature_for_each_state() -> None:
+    logits = random_logits(6, (4, 3, 11))
+    tokens = torch.randint(0, 11, (4, 3), generator=torch.Generator().manual_seed(6))
+    temperature = torch.linspace(0.3, 2.5, 12, dtype=torch.float64).view(4, 3)
+    found = logprob_and_entropy(logits, tokens, temperature=temperature)
+    for row in range(4):
+        for column in range(3):
+            one = logits[row, column].tolist(), int(tokens[row, column])
+            truth = plain(*one, float(temperature[row, column]))
+            assert [float(value[row, column]) for value in found] == pytest.approx(truth, abs=TIGHT)
+            assert [float(value[row, column]) for value in found] != pytest.approx(plain(*one, 1.01), abs=TIGHT)
+    same = logprob_and_entropy(logits, tokens, temperature=torch.full((4, 3), 0.7, dtype=torch.float64))
+    assert all(map(torch.equal, same, logprob_and_entropy(logits, tokens, temperature=0.7)))
+
+
+def test_gradients_with_a_temperature_for_each_state() -> None:
+    logits = random_logits(7, (3, 6)).requires_grad_()
+    temperature = torch.tensor([0.4, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([0, 5, 2])
+    assert torch.autograd.gradcheck(lambda z: logprob_and_entropy(z, tokens, temperature=temperature.detach()), logits)
+    logprob, entropy = logprob_and_entropy(logits, tokens, temperature=temperature)
+    (logprob + entropy).sum().backward()
+    assert temperature.grad is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_that_is_not_positive(temperature: float) -> None:
+    for wrong in (temperature, torch.tensor([1.0, temperature])):
+        with pytest.raises(ConfigError, match="above 0"):
+            logprob_and_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), temperature=wrong)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean
+from statistics import fmean, pvariance, variance
 
 import pytest
 import torch
 
-from covent.core.reduce import masked_mean, masked_sum, part_of_mean, response_means
+from covent.core.reduce import (
+    clustered_mean,
+    masked_mean,
+    masked_moments,
+    masked_sum,
+    masked_variance,
+    merged_moments,
+    part_of_mean,
+    response_means,
+)
 from covent.errors import EmptyMaskError
-from tests.support.batches import optimizer_batch, tokens
-from tests.support.tolerances import TIGHT
+from tests.support.batches import optimizer_batch, splits, tokens
+from tests.support.tolerances import CENTRED, STANDARD_ERRORS, TIGHT
 
 
 def test_sums_and_means_are_plain_loops() -> None:
@@ -65,3 +74,87 @@ def test_empty_masks() -> None:
     second_empty = torch.tensor([[True, False], [False, False]])
     with pytest.raises(EmptyMaskError, match="Response 1"):
         response_means(torch.ones(2, 2), second_empty)
+
+
+def test_variances_by_the_standard_library() -> None:
+    batch = optimizer_batch(3)
+    values = [float(batch.logprobs[place]) for place in tokens(batch)]
+    population = float(masked_variance(batch.logprobs, batch.mask, correction=0))
+    unbiased = float(masked_variance(batch.logprobs, batch.mask, correction=1))
+    assert population == pytest.approx(pvariance(values), abs=TIGHT)
+    assert unbiased == pytest.approx(variance(values), abs=TIGHT)
+    assert population != pytest.approx(unbiased, abs=TIGHT)
+    far = float(masked_variance(batch.logprobs + 1e4, batch.mask, correction=0))
+    assert far == pytest.approx(population, abs=CENTRED)
+    kept = batch.logprobs[batch.mask].float() + 1e4
+    mean_of_squares = float(kept.square().mean() - kept.mean().square())
+    assert mean_of_squares != pytest.approx(population, rel=0.01)
+
+
+def test_the_gradient_of_a_variance() -> None:
+    batch = optimizer_batch(4)
+    values = batch.logprobs.clone().requires_grad_()
+    masked_variance(values, batch.mask, correction=1).backward()
+    kept = batch.logprobs[batch.mask]
+    truth = 2 * (kept - kept.mean()) / (len(kept) - 1)
+    assert values.grad[batch.mask].tolist() == pytest.approx(truth.tolist(), abs=TIGHT)
+    assert bool((values.grad[~batch.mask] == 0).all())
+
+
+def test_moments_merge_however_the_batch_is_cut() -> None:
+    batch = optimizer_batch(5)
+    whole = masked_moments(batch.logprobs, batch.mask)
+    for cuts in ([1], [3, 20], [31], [8, 16, 24]):
+        parts = [masked_moments(batch.logprobs[cut], batch.mask[cut]) for cut in splits(len(batch.mask), *cuts)]
+        merged = merged_moments(parts)
+        assert merged.count == whole.count
+        assert [float(merged.mean), float(merged.squares)] == pytest.approx(
+            [float(whole.mean), float(whole.squares)], rel=TIGHT
+        )
+        without_the_gap = sum(float(part.squares) for part in parts)
+        assert without_the_gap != pytest.approx(float(whole.squares), rel=TIGHT)
+
+
+def test_variances_without_a_denominator() -> None:
+    one = torch.tensor([[True, False]])
+    assert float(masked_variance(torch.ones(1, 2), one, correction=0)) == 0.0
+    with pytest.raises(EmptyMaskError, match="correction 1"):
+        masked_variance(torch.ones(1, 2), one, correction=1)
+    with pytest.raises(EmptyMaskError, match="0 values"):
+        masked_variance(torch.ones(1, 2), ~one & one, correction=0)
+    with pytest.raises(EmptyMaskError):
+        masked_moments(torch.ones(1, 2), one).variance(correction=1)
+    with pytest.raises(EmptyMaskError):
+        merged_moments([])
+
+
+def test_a_clustered_mean_by_plain_loops() -> None:
+    batch = optimizer_batch(6)
+    weights = batch.entropies + 0.5
+    clusters = torch.arange(32) // 4
+    found = clustered_mean(batch.logprobs, weights, batch.mask, clusters)
+    kept = [(int(clusters[r]), float(weights[r, c]), float(batch.logprobs[r, c])) for r, c in tokens(batch)]
+    total = math.fsum(w for _, w, _ in kept)
+    mean = math.fsum(w * v for _, w, v in kept) / total
+    residuals = [math.fsum(w * (v - mean) for c, w, v in kept if c == cluster) for cluster in range(8)]
+    error = math.sqrt(8 / 7 * math.fsum(r * r for r in residuals)) / total
+    assert [float(found.value), float(found.standard_error)] == pytest.approx([mean, error], abs=TIGHT)
+    each_row = clustered_mean(batch.logprobs, weights, batch.mask, torch.arange(32))
+    assert float(each_row.standard_error) != pytest.approx(error, abs=TIGHT)
+    assert math.isnan(float(clustered_mean(batch.logprobs, weights, batch.mask, 0 * clusters).standard_error))
+    with pytest.raises(EmptyMaskError):
+        clustered_mean(batch.logprobs, weights, torch.zeros_like(batch.mask), clusters)
+
+
+def test_the_standard_error_is_the_spread_over_repetitions() -> None:
+    """Rows share a level, so that tokens of a row are not independent: an error that counts tokens is too small."""
+    generator = torch.Generator().manual_seed(7)
+    values = torch.randn(400, 50, 1, generator=generator) + 0.3 * torch.randn(400, 50, 12, generator=generator)
+    mask, ones = torch.ones(50, 12, dtype=torch.bool), torch.ones(50, 12)
+    found = [clustered_mean(v, ones, mask, torch.arange(50)) for v in values]
+    spread = float(torch.stack([f.value for f in found]).std())
+    claimed = fmean(float(f.standard_error) for f in found)
+    # The relative error of a standard deviation over n repetitions is 1 / sqrt(2 n).
+    assert claimed == pytest.approx(spread, rel=STANDARD_ERRORS / math.sqrt(2 * 400))
+    counting_tokens = float(values.std()) / math.sqrt(600)
+    assert counting_tokens != pytest.approx(spread, rel=0.5)

@@ -63,3 +63,12 @@ rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
 
 ATTRIBUTION_FLOAT32 = 1e-5
 """Nats: the same in float32, where the weights themselves are rounded after the step."""
+
+VERL_COUNT = 1e-7
+"""verl adds 1e-8 to the count of tokens (its masked mean) or of a response's tokens; covent adds nothing."""
+
+CHUNKED = 1e-11
+"""Float64 log-probs and entropies summed in tiles, some of them after a product of hidden states and LM head."""
+
+LARGE_OFFSET = 1e-9
+"""Float64 logits of 1e6 and their differences: that many digits are gone before anything is computed."""

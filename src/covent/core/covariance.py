@@ -26,11 +26,11 @@ class Center(NamedTuple):
 
 
 def batch_center(logprobs: Float[Tensor, "B T"], advantages: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Center:
-    """Mean log-prob and mean advantage over the tokens that count.
+    """Mean log-prob and mean advantage over the tokens that count; no gradient flows.
 
     Raises: EmptyMaskError when no token counts.
     """
-    return Center(masked_mean(logprobs, mask), masked_mean(advantages, mask))
+    return Center(masked_mean(logprobs.detach(), mask), masked_mean(advantages.detach(), mask))
 
 
 def token_covariance(
@@ -60,6 +60,46 @@ def token_covariance(
     """
     product = (logprobs.detach() - center.logprob) * (advantages - center.advantage)
     return product.masked_fill(~mask, 0.0)
+
+
+def vanilla_center(
+    logprobs: Float[Tensor, "B T"], advantages: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Center:
+    """Mean log-prob and mean of pi A over the tokens that count: the centre of `vanilla_token_covariance`.
+
+    Raises: EmptyMaskError when no token counts.
+    """
+    return batch_center(logprobs, _policy_weighted(logprobs, advantages), mask)
+
+
+def vanilla_token_covariance(
+    logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    *,
+    center: Center,
+) -> Float[Tensor, "B T"]:
+    """Each token's contribution to the covariance with the other slot: that of vanilla policy gradient, Theorem 1.
+
+        c[b,t] = (log pi[b,t] - mean log pi) (pi[b,t] A[b,t] - mean pi A)
+
+    Args:
+      logprobs, advantages, mask: as in `token_covariance`; no gradient flows.
+      center: from `vanilla_center`, once over the whole optimizer batch.
+    Returns: nats times advantage units; exactly 0 where the mask is False. A constant added to A changes it.
+    Source: arXiv 2505.22617, Theorem 1, with the tokens of a batch as the sample.
+
+    Example:
+      >>> logp, adv = torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[1.0, -1.0]])
+      >>> mask = torch.ones(1, 2, dtype=torch.bool)
+      >>> vanilla_token_covariance(logp, adv, mask, center=vanilla_center(logp, adv, mask))
+      tensor([[0.1300, 0.1300]])
+    """
+    return token_covariance(logprobs, _policy_weighted(logprobs, advantages), mask, center=center)
+
+
+def _policy_weighted(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    return logprobs.detach().exp() * advantages
 
 
 def covariance_tail(covariances: Float[Tensor, " N"]) -> CovarianceTail:
