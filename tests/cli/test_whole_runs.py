@@ -19,7 +19,7 @@ from covent.store.reader import read_run
 TINY = """
 task: {name: clock}
 model: {hidden_size: 16, num_heads: 2, intermediate_size: 32}
-warm_start: {steps: 60, cache: false}
+warm_start: {steps: 60, cache: false, min_teacher_frac: 0}
 rollout: {prompts_per_step: 8, samples_per_prompt: 4}
 evaluation: {every: 2, validation_problems: 8, validation_samples: 2, test_problems: 8, test_samples: 4}
 """
