@@ -7,7 +7,9 @@ Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was 
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import get_args
 
@@ -51,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `covent`; those of the process if None.
     """
+    if threading.current_thread() is threading.main_thread():
+        # A shell's background job, and whatever it starts, ignores SIGINT; a run that cannot be interrupted is no help.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
         print(f"covent {__version__}")
