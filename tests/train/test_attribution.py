@@ -66,7 +66,7 @@ def batch_of(model: LanguageModel, *, drift: float) -> OptimizerBatch:
     """Eight responses, half of them right, sampled by a policy `drift` nats away."""
     generator = torch.Generator().manual_seed(5)
     responses = responses_of(model, key=11)
-    logprobs, _ = learner_scores(model, responses, temperature=1.0, at_once=8)
+    logprobs, _ = learner_scores(model.network, responses, temperature=1.0, at_once=8)
     noise = drift * torch.randn(logprobs.shape, generator=generator, dtype=torch.float64)
     right = torch.arange(8) % 2 == 0
     advantages = torch.where(right, 1.0, -1.0) * torch.rand(8, generator=generator, dtype=torch.float64)

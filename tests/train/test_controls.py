@@ -46,7 +46,7 @@ def responses_and_batch(model: Any) -> tuple[Responses, OptimizerBatch]:
     )
     advantages = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     old, _ = learner_scores(model.network, responses, temperature=0.8, at_once=5)
-    return responses, OptimizerBatch(responses, advantages, old, 1.0)
+    return responses, OptimizerBatch(responses, advantages, old, 1.0, right=advantages > 0)
 
 
 def moved(model: Any, seed: int) -> None:

@@ -29,7 +29,7 @@ def loss_by_cause(
         each set of responses    -ratio A of its tokens, as if there were neither clip nor control
         "ratio clip"             the policy term with the clip minus the one without
         "NAME: removed tokens"   the policy term with the tokens that control NAME takes out minus the one with them
-        "NAME: kl", …            every other term of the loss, by the name it has in `LossTerms`
+        "NAME: kl", …            every other term that the plan has, by its name in `LossTerms`
 
     A clip and a control act by taking gradient away, so their terms are differences, and whatever the plan, the terms
     add up to the loss. What a control removes among the tokens that the clip has cut already is the clip's.
@@ -55,8 +55,13 @@ def loss_by_cause(
     terms = {name: torch.where(rows[:, None], plain, torch.zeros_like(plain)) for name, rows in sets.items()}
     terms[RATIO_CLIP] = clipped - plain
     terms[f"{control}: removed tokens"] = whole.policy - clipped
-    others = {name: term for name, term in whole._asdict().items() if name != "policy" and term is not None}
-    return terms | {f"{control}: {name}": term for name, term in others.items() if term.is_floating_point()}
+    others = {"kl": whole.kl}
+    if plan.reference_weight is not None:
+        others["reference_kl"] = whole.reference_kl
+    if plan.entropy_weight is not None:
+        others["bonus"] = whole.bonus
+    # A term that is 0 everywhere is a constant; a multiple of 0 keeps it differentiable like the rest.
+    return terms | {f"{control}: {name}": term + 0.0 * plain for name, term in others.items()}
 
 
 def _must_partition(sets: Mapping[str, Tensor], mask: Tensor) -> None:
