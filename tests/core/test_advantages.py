@@ -123,9 +123,7 @@ def test_whitened_by_plain_loops_and_over_micro_batches() -> None:
     merged = merged_moments(parts)
     pieces = [whitened(batch.logprobs[cut], batch.mask[cut], moments=merged) for cut in cuts]
     assert torch.cat(pieces)[batch.mask].tolist() == pytest.approx(truth, abs=TIGHT)
-    own = [
-        whitened(batch.logprobs[cut], batch.mask[cut], moments=part) for cut, part in zip(cuts, parts, strict=True)
-    ]
+    own = [whitened(batch.logprobs[cut], batch.mask[cut], moments=part) for cut, part in zip(cuts, parts, strict=True)]
     assert torch.cat(own)[batch.mask].tolist() != pytest.approx(truth, abs=TIGHT)
 
 

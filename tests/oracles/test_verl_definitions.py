@@ -110,8 +110,7 @@ def clip_cov(batch: VerlBatch, removed: list[list[bool]]) -> list[list[float]]:
 def missed(losses: Iterator[tuple[VerlBatch, str, list[list[float]]]]) -> int:
     """The number of batches whose loss is another."""
     return sum(
-        aggregate(terms, batch) != pytest.approx(batch.losses[name], abs=VERL_COUNT)
-        for batch, name, terms in losses
+        aggregate(terms, batch) != pytest.approx(batch.losses[name], abs=VERL_COUNT) for batch, name, terms in losses
     )
 
 
