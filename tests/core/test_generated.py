@@ -84,9 +84,8 @@ def check_entropy(case: Case) -> None:
     loose = LARGE_OFFSET if case.offset else CHUNKED
     same = {"rel": CHUNKED, "abs": 0.0}
 
-    found = list(
-        zip(*map(Tensor.tolist, logprob_and_entropy(logits, tokens, temperature=given_temperature)), strict=True)
-    )
+    logprob, entropies = logprob_and_entropy(logits, tokens, temperature=given_temperature)
+    found = list(zip(logprob.tolist(), entropies.tolist(), strict=True))
     for (logp, entropy), (true_logp, true_entropy) in zip(found, truth, strict=True):
         assert logp == pytest.approx(true_logp, rel=CHUNKED, abs=CHUNKED)
         # Relative: near certainty too, down to entropies that no float could tell from 0 beside 1.

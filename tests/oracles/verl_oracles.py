@@ -36,6 +36,7 @@ LOSSES = ["vanilla", "clip_cov", "kl_cov", "gspo", "cispo"]
 PER_LOGPROB, PER_ADVANTAGE, PER_REWARD = 1024, 256, 64
 
 Columns = dict[str, NDArray[np.generic]]
+Estimator = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def inputs(index: int, rng: np.random.Generator) -> Columns:
@@ -115,10 +116,9 @@ def advantages(batch: dict[str, torch.Tensor], group: NDArray[np.int64], discoun
     last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
     at_the_end = torch.zeros_like(mask).scatter(1, last[:, None], batch["outcome"][:, None])
 
-    def by_response(
-        estimator: Callable[..., tuple[torch.Tensor, torch.Tensor]], **options: object
-    ) -> NDArray[np.generic]:
-        return estimator(at_the_end.clone(), mask, index=group, **options)[0].gather(1, last[:, None])[:, 0].numpy()
+    def by_response(estimator: Estimator, **options: object) -> NDArray[np.generic]:
+        by_token, _ = estimator(at_the_end.clone(), mask, index=group, **options)
+        return by_token.gather(1, last[:, None])[:, 0].numpy()
 
     tokens, _ = core_algos.compute_reinforce_plus_plus_outcome_advantage(
         batch["token_reward"], mask, config=AlgoConfig(gamma=float(discount))
