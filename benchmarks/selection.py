@@ -1,6 +1,6 @@
 """What choosing inside micro-batches does to Clip-Cov and KL-Cov, on batches of the embedded trainer's own runs.
 
-Plain GRPO runs of the clock task are trained for some steps. Every few optimizer steps the measured batch is kept, and on
+Plain GRPO runs of the clock task are trained for some steps. Every few optimizer steps the measured batch is kept; on
 each of them the exact choice (`clip_cov`, `kl_cov`) is compared with the released code's (`clip_cov_released`,
 `kl_cov_released`), for every size of the micro-batch and two orders of the responses: groups together, as they are
 sampled, and shuffled, as a length-balanced packing leaves them. Nothing is trained under a control here: it is the same
