@@ -11,7 +11,8 @@ from torch import Tensor
 from covent import controls
 from covent.controls import ClipCov, KLCov, PPOClip
 from covent.core.causes import RATIO_CLIP, loss_by_cause
-from covent.core.loss import LossTerms, surrogate
+from covent.core.loss import POLICY_LOSSES, LossTerms, PolicyLoss, surrogate
+from covent.core.penalties import NO_INPUTS, PenaltyInputs
 from covent.core.plan import Measured, Plan
 from covent.errors import ShapeError
 from tests.support.batches import optimizer_batch
@@ -31,11 +32,15 @@ def setting(control: str) -> tuple[Measured, Plan, dict[str, Tensor]]:
 
 
 def terms_of(measured: Measured, plan: Plan, sets: dict[str, Tensor], logprobs: Tensor) -> dict[str, Tensor]:
-    return loss_by_cause(logprobs, measured.old_logprobs, measured.advantages, measured.mask, plan, sets)
+    found = loss_by_cause(lambda other: whole_of(measured, other, logprobs), plan, measured.mask, sets)
+    assert found.token_mean == {}
+    return found.aggregated
 
 
-def whole_of(measured: Measured, plan: Plan, logprobs: Tensor) -> LossTerms:
-    return surrogate(logprobs, measured.old_logprobs, measured.advantages, measured.mask, plan)
+def whole_of(
+    measured: Measured, plan: Plan, logprobs: Tensor, loss: PolicyLoss = surrogate, inputs: PenaltyInputs = NO_INPUTS
+) -> LossTerms:
+    return loss(logprobs, measured.old_logprobs, measured.advantages, measured.mask, plan, inputs)
 
 
 def gradient(term: Tensor, logprobs: Tensor) -> Tensor:
@@ -66,6 +71,44 @@ def test_terms_and_their_gradients_add_up_to_the_loss(control: str) -> None:
     for cause in acting:
         rest = sum(part for name, part in parts.items() if name != cause)
         assert not torch.allclose(rest, truth, rtol=0, atol=TIGHT), f"nothing is missed without {cause}"
+
+
+@pytest.mark.parametrize("loss", POLICY_LOSSES)
+def test_a_plan_with_every_term_is_split_whatever_the_loss(loss: str) -> None:
+    measured, plan, sets = setting("clip_cov")
+    generator = torch.Generator().manual_seed(7)
+    logprobs = measured.logprobs.clone().requires_grad_()
+
+    def random() -> Tensor:
+        return torch.rand(measured.mask.shape, generator=generator, dtype=torch.float64)
+
+    plan = replace(
+        plan,
+        kl_form="k2",
+        kl_weight=random(),
+        factor=0.5 + random(),
+        dual_clip=None if loss == "cispo" else 1.2,
+        reference_weight=random(),
+        entropy_weight=random(),
+    )
+    # Entropies that depend on the log-probs, as they do in a network.
+    entropies = logprobs.masked_fill(~measured.mask, 0.0).square()
+    inputs = PenaltyInputs(entropies=entropies, reference_logprobs=measured.logprobs + 0.1 * random())
+    terms = loss_by_cause(
+        lambda other: whole_of(measured, other, logprobs, POLICY_LOSSES[loss], inputs), plan, measured.mask, sets
+    )
+    whole = whole_of(measured, plan, logprobs, POLICY_LOSSES[loss], inputs)
+    assert set(terms.token_mean) == {"clip_cov: bonus"}
+    expected = {"right", "wrong", RATIO_CLIP}
+    expected |= {f"clip_cov: {name}" for name in ("factor", "removed tokens", "kl", "reference_kl")}
+    assert set(terms.aggregated) == expected
+    for parts, term in ((terms.aggregated, whole.aggregated), (terms.token_mean, whole.bonus)):
+        truth = gradient(term, logprobs)
+        torch.testing.assert_close(sum(parts.values()), term, rtol=0, atol=TIGHT)
+        gradients = {cause: gradient(part, logprobs) for cause, part in parts.items()}
+        torch.testing.assert_close(sum(gradients.values()), truth, rtol=0, atol=TIGHT)
+        for cause, found in gradients.items():
+            assert not torch.allclose(truth - found, truth, rtol=0, atol=TIGHT), f"{cause} does nothing"
 
 
 def test_each_term_lies_where_its_cause_acts() -> None:

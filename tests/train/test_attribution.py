@@ -10,21 +10,32 @@ import pytest
 import torch
 
 from covent import controls
-from covent.controls import ClipCov, KLCov, PPOClip
+from covent.controls import ClipCov, EntropyBonus, KLCov, PPOClip, ReferenceKL, TruncatedImportance
 from covent.core.attribution import MOMENTUM, state_entropy_changes
 from covent.core.causes import RATIO_CLIP
 from covent.core.dynamics import entropy_of_logits
+from covent.core.loss import POLICY_LOSSES
 from covent.core.plan import Measured, Plan
+from covent.core.reduce import AGGREGATIONS
 from covent.errors import ConfigError, StoreError
 from covent.readings import ProbeReading
 from covent.rollout.sampler import sample
 from covent.store.reader import Run, read_run
 from covent.store.schema import AttributionRow
+from covent.train.anchors import Anchors
 from covent.train.attribution import RIGHT, WEIGHT_DECAY, WRONG, StepAttribution, gradients_by_cause
 from covent.train.config import parse_config
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
-from covent.train.step import OptimizerBatch, accumulate, execute, grad_clip_factor, learner_scores, measure
+from covent.train.step import (
+    LossChoice,
+    OptimizerBatch,
+    accumulate,
+    execute,
+    grad_clip_factor,
+    learner_scores,
+    measure,
+)
 from tests.support.small_model import exact_model
 from tests.support.tiny import CONTROLS, final_weights, tiny_config, tiny_run
 from tests.support.tolerances import ATTRIBUTION, ATTRIBUTION_FLOAT32, FINITE_DIFFERENCE, TIGHT
@@ -183,6 +194,39 @@ def test_the_parts_of_the_gradient_add_up_for_any_micro_batch(at_once: int) -> N
 
 
 @pytest.mark.parametrize(
+    ("loss", "aggregation"),
+    [("vanilla", "token-mean"), ("gspo", "seq-mean-token-mean"), ("cispo", "seq-mean-token-sum-norm")],
+)
+def test_every_term_loss_and_aggregation_adds_up(loss: str, aggregation: str) -> None:
+    """A bonus, both KL terms over the vocabulary, and importance factors, beside a clip."""
+    model = exact_model(seed=3)
+    several = [
+        KLCov(kl_cov_ratio=0.5, kl_form="exact"),
+        ReferenceKL(kl_loss_coef=0.1, kl_loss_type="exact"),
+        EntropyBonus(entropy_coef=0.05),
+        TruncatedImportance(),
+    ]
+    anchors = Anchors.of(exact_model(seed=4).network, several)
+    batch = batch_of(model, drift=0.4)
+    # The engine's log-probs differ from the learner's: the factors are not 1.
+    engine = replace(batch.responses, logprobs=batch.old_logprobs - 0.3)
+    batch = replace(batch, responses=engine)
+    measured = measure(model, batch, temperature=1.0, at_once=8, anchors=anchors)
+    plan = replace(controls.plan(measured, several, key=1), clip_low=0.3, clip_high=0.3)
+    choice = LossChoice(POLICY_LOSSES[loss], AGGREGATIONS[aggregation], max_tokens=6)
+    arguments = {"temperature": 1.0, "choice": choice, "anchors": anchors}
+    parts = gradients_by_cause(model, batch, measured, plan, at_once=3, **arguments)
+    named = {cause.split(": ")[-1] for cause in parts}
+    assert {RIGHT, WRONG, RATIO_CLIP, "factor", "kl", "reference_kl", "bonus"} <= named
+    accumulate(model, batch, measured, plan, at_once=8, **arguments)
+    for name, parameter in model.network.named_parameters():
+        found = sum(part[name] for part in parts.values())
+        torch.testing.assert_close(found, parameter.grad, rtol=0, atol=TIGHT)
+    bonus = next(part for cause, part in parts.items() if cause.endswith("bonus"))["lm_head.weight"]
+    assert float(bonus.abs().max()) > TIGHT
+
+
+@pytest.mark.parametrize(
     ("make", "complaint"),
     [
         (lambda p: torch.optim.Adam(p, amsgrad=True), "Adam with amsgrad=True"),
@@ -206,7 +250,8 @@ def numbers(run: Run) -> list[str]:
 
 
 def test_a_run_with_attribution_is_the_run_without_it_bit_for_bit(tmp_path: Path) -> None:
-    settings = {"control": CONTROLS["clip_cov"].model_dump(), "steps": 3}
+    several = [CONTROLS["clip_cov"], EntropyBonus(entropy_coef=0.01)]
+    settings = {"control": [each.model_dump() for each in several], "steps": 3}
     plain = tiny_run(tmp_path / "plain", **settings)
     watched = tiny_run(tmp_path / "watched", **settings, attribute_every=2)
     assert numbers(watched) == numbers(plain)
@@ -219,6 +264,7 @@ def test_a_run_with_attribution_is_the_run_without_it_bit_for_bit(tmp_path: Path
         assert adds_up(row)
         assert abs(row.unattributed) <= ATTRIBUTION_FLOAT32
         assert (MOMENTUM in row.parts) == (row.update > 0)
+        assert "clip_cov + entropy_bonus: bonus" in row.parts
         probe = watched.updates[row.update].probe
         assert probe is not None
         assert (row.observed, row.num_states) == (probe.observed, probe.num_states)

@@ -19,11 +19,11 @@ from covent.core.plan import Measured, Plan
 from covent.core.reduce import part_of_mean
 from covent.errors import ConfigError
 from covent.readings import ProbeReading
-from covent.rollout.batch import score
 from covent.store.schema import AttributionRow
+from covent.train.anchors import NO_ANCHORS, Anchors
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
-from covent.train.step import OptimizerBatch
+from covent.train.step import VANILLA, LossChoice, OptimizerBatch, micro_batches
 
 Gradients = dict[str, dict[str, Tensor]]
 """By cause, then by parameter."""
@@ -40,37 +40,39 @@ def gradients_by_cause(
     *,
     temperature: float,
     at_once: int,
+    choice: LossChoice = VANILLA,
+    anchors: Anchors = NO_ANCHORS,
     sets: Mapping[str, Tensor] | None = None,
 ) -> Gradients:
     """The parts of the gradient of one optimizer batch, one backward pass a cause and micro-batch.
 
     Args:
-      model, batch, measured, plan, temperature, at_once: as for `accumulate`, whose gradient is the sum of the parts.
+      model, batch, measured, plan, temperature, at_once, choice, anchors: as for `accumulate`, whose gradient is the
+        sum of the parts.
       sets: whose policy terms are told apart, see `loss_by_cause`; by default right and wrong answers.
     Returns: parts that are not 0 everywhere, before any clip of the gradient's norm. No `.grad` is touched.
     """
     chosen = {RIGHT: batch.right, WRONG: ~batch.right} if sets is None else sets
     names, parameters = zip(*model.network.named_parameters(), strict=True)
+    counts = measured.counts(choice.max_tokens)
     total: Gradients = {}
-    for first in range(0, len(batch), at_once):
-        rows = slice(first, first + at_once)
-        logprobs, _ = score(model.network, batch.responses.rows(rows), temperature=temperature)
-        terms = loss_by_cause(
-            logprobs,
-            measured.old_logprobs[rows],
-            measured.advantages[rows],
-            measured.mask[rows],
-            plan.rows(rows),
-            {name: members[rows] for name, members in chosen.items()},
-        )
-        for cause, term in terms.items():
-            part = part_of_mean(term, measured.mask[rows], count=measured.num_tokens)
+    for micro in micro_batches(
+        model, batch, measured, plan, temperature=temperature, at_once=at_once, choice=choice, anchors=anchors
+    ):
+        members = {name: rows[micro.rows] for name, rows in chosen.items()}
+        terms = loss_by_cause(micro.terms_of, micro.plan, micro.mask, members)
+        parts = {cause: choice.aggregation(term, micro.mask, counts) for cause, term in terms.aggregated.items()}
+        for cause, term in terms.token_mean.items():
+            parts[cause] = part_of_mean(term, micro.mask, count=counts.num_tokens)
+        for cause, part in parts.items():
             gradients = torch.autograd.grad(
                 part, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            found = dict(zip(names, gradients, strict=True))
             before = total.get(cause)
-            total[cause] = found if before is None else {name: before[name] + found[name] for name in names}
+            total[cause] = {
+                name: found if before is None else before[name] + found
+                for name, found in zip(names, gradients, strict=True)
+            }
     return {cause: found for cause, found in total.items() if any(bool(part.any()) for part in found.values())}
 
 
@@ -98,6 +100,8 @@ class StepAttribution:
         *,
         temperature: float,
         at_once: int,
+        choice: LossChoice = VANILLA,
+        anchors: Anchors = NO_ANCHORS,
         sets: Mapping[str, Tensor] | None = None,
     ) -> StepAttribution:
         """To be called right before `execute` with the same arguments.
@@ -118,7 +122,15 @@ class StepAttribution:
             weights=weights,
             momentum=momentum,
             gradients=gradients_by_cause(
-                model, batch, measured, plan, temperature=temperature, at_once=at_once, sets=sets
+                model,
+                batch,
+                measured,
+                plan,
+                temperature=temperature,
+                at_once=at_once,
+                choice=choice,
+                anchors=anchors,
+                sets=sets,
             ),
             entropy_gradient=entropy_gradient(probes.logits_of, weights),
         )

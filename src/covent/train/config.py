@@ -163,15 +163,6 @@ class TrainConfig(_Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _attribution_knows_the_loss(self) -> Self:
-        if self.attribute_every and (self.loss_mode != "vanilla" or self.loss_agg_mode != "token-mean"):
-            raise ValueError(
-                "attribute_every splits the loss_mode 'vanilla' with the loss_agg_mode 'token-mean' only, not"
-                f" '{self.loss_mode}' with '{self.loss_agg_mode}'; set attribute_every=0"
-            )
-        return self
-
     @property
     def label(self) -> str:
         return self.name or " + ".join({"ppo_clip": "grpo"}.get(each.type, each.type) for each in self.controls)

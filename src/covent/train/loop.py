@@ -162,6 +162,8 @@ class Loop:
             plan,
             temperature=self.config.rollout.temperature,
             at_once=self.config.optimizer.responses_per_micro_batch,
+            choice=self.choice,
+            anchors=self.anchors,
         )
 
     def _scores(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:

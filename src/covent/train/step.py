@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,6 +101,43 @@ def measure(
     )
 
 
+class MicroBatch(NamedTuple):
+    """Some responses of an optimizer batch after their forward pass."""
+
+    rows: slice
+    mask: Tensor
+    plan: Plan
+    """The plan of these rows."""
+    terms_of: Callable[[Plan], LossTerms]
+    """The loss of these rows under this plan, or another one without terms that it lacks; gradients flow."""
+
+
+def micro_batches(
+    model: LanguageModel,
+    batch: OptimizerBatch,
+    measured: Measured,
+    plan: Plan,
+    *,
+    temperature: float,
+    at_once: int,
+    choice: LossChoice,
+    anchors: Anchors,
+) -> Iterator[MicroBatch]:
+    """The optimizer batch, `at_once` responses a forward pass."""
+    for first in range(0, len(batch), at_once):
+        rows = slice(first, first + at_once)
+        mask, part_plan = measured.mask[rows], plan.rows(rows)
+        logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
+        if measured.reference_logprobs is not None:
+            inputs = inputs._replace(reference_logprobs=measured.reference_logprobs[rows])
+        columns = logprobs, measured.old_logprobs[rows], measured.advantages[rows], mask
+
+        def terms_of(plan: Plan, columns: tuple[Tensor, ...] = columns, inputs: PenaltyInputs = inputs) -> LossTerms:
+            return choice.policy_loss(*columns, plan, inputs)
+
+        yield MicroBatch(rows, mask, part_plan, terms_of)
+
+
 def accumulate(
     model: LanguageModel,
     batch: OptimizerBatch,
@@ -121,18 +159,13 @@ def accumulate(
     """
     loss, cut_low, cut_high = 0.0, 0, 0
     counts = measured.counts(choice.max_tokens)
-    for first in range(0, len(batch), at_once):
-        rows = slice(first, first + at_once)
-        mask, part_plan = measured.mask[rows], plan.rows(rows)
-        logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
-        if measured.reference_logprobs is not None:
-            inputs = inputs._replace(reference_logprobs=measured.reference_logprobs[rows])
-        terms: LossTerms = choice.policy_loss(
-            logprobs, measured.old_logprobs[rows], measured.advantages[rows], mask, part_plan, inputs
-        )
-        part = choice.aggregation(terms.aggregated, mask, counts)
+    for micro in micro_batches(
+        model, batch, measured, plan, temperature=temperature, at_once=at_once, choice=choice, anchors=anchors
+    ):
+        terms = micro.terms_of(micro.plan)
+        part = choice.aggregation(terms.aggregated, micro.mask, counts)
         if plan.entropy_weight is not None:
-            part = part + part_of_mean(terms.bonus, mask, count=counts.num_tokens)
+            part = part + part_of_mean(terms.bonus, micro.mask, count=counts.num_tokens)
         part.backward()
         loss += float(part.detach())
         cut_low += int(terms.cut_low.sum())
