@@ -26,6 +26,7 @@ LAYERS = {
     "": Layer(0, ""),
     "errors": Layer(0, ""),
     "provenance": Layer(0, ""),
+    "visible": Layer(0, ""),
     "readings": Layer(1, "pydantic"),
     "core": Layer(2, "torch jaxtyping"),
     "controls": Layer(3, "torch jaxtyping pydantic"),
