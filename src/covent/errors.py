@@ -48,6 +48,10 @@ class NonFiniteError(CoventError, ArithmeticError):
     exit_code = 1
 
 
+class EngineError(CoventError, RuntimeError):
+    """A foreign engine (TRL, verl) is not one that covent knows: its version, or what covent hooks into."""
+
+
 class DemoError(CoventError, RuntimeError):
     """A run of the demo ended badly; the message holds the end of its log."""
 

@@ -37,11 +37,12 @@ LAYERS = {
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(4, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),
+    "integrations": Layer(5, "torch jaxtyping transformers numpy pydantic yaml trl"),
     "cli": Layer(6, "tyro rich numpy torch pynvml"),
     "__main__": Layer(7, ""),
 }
-TENSOR_LAYERS = {"core", "controls", "rollout", "train"}
-HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping"}
+TENSOR_LAYERS = {"core", "controls", "rollout", "train", "integrations"}
+HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping", "trl"}
 COMMAND_LINE = "covent.cli.main"
 
 

@@ -9,7 +9,7 @@ that an integration can save the state and go on.
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from covent.controls.clip_cov import ClipCov, clip_cov
 from covent.controls.clip_cov_released import ClipCovReleased, clip_cov_released
@@ -44,6 +44,15 @@ AnyControl = (
 Control = Annotated[AnyControl, Field(discriminator="type")]
 """The settings of any control, told apart by `type`."""
 
+ONE, SEVERAL = "one control", "several controls"
+"""The branches of the setting below, as pydantic names them in the place of an error."""
+
+OneOrSeveralControls = Annotated[
+    Annotated[Control, Tag(ONE)] | Annotated[tuple[Control, ...], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list | tuple) else ONE),
+]
+"""A setting: one control, or a list of them that act together."""
+
 States = tuple[EntropyCoefState | None, ...]
 """What the controls of a run remember between optimizer steps, one entry a control; None for one without memory."""
 
@@ -74,22 +83,29 @@ _STATES: dict[type, _StateMachine] = {
 }
 
 
-def plan(measured: Measured, settings: AnyControl | Sequence[AnyControl], key: int, states: States = ()) -> Plan:
+def plan(
+    measured: Measured,
+    settings: AnyControl | Sequence[AnyControl],
+    key: int,
+    states: States = (),
+    *,
+    clip: PPOClip | None = PPOClip(),  # noqa: B008 - frozen
+) -> Plan:
     """The plan of one control, or the composed plan of several.
-
-    Controls none of which says anything of the PPO clip, such as an entropy bonus alone, run on `PPOClip`'s defaults.
 
     Args:
       measured: the whole optimizer batch.
       settings: of any control, or of several.
       key: from `covent.core.keys.key(seed, purpose, optimizer step)`; decides every random choice.
       states: from `first_states` or `next_states`; may be left out for controls without memory.
+      clip: of controls none of which says anything of the PPO clip, such as an entropy bonus alone. None: the plan
+        then says nothing of it either, for an engine that has a clip of its own.
     Raises: ConfigError when the controls conflict.
     """
     several = _several(settings)
     made = [_plan(measured, each, key, state) for each, state in zip(several, states or _none(several), strict=True)]
-    if not any(each.sets_clip for each in made):
-        made.append(ppo_clip(measured, PPOClip(), key))
+    if clip is not None and not any(each.sets_clip for each in made):
+        made.append(ppo_clip(measured, clip, key))
     return compose(measured, made)
 
 
@@ -120,6 +136,8 @@ def _none(settings: Sequence[AnyControl]) -> States:
 
 
 __all__ = [
+    "ONE",
+    "SEVERAL",
     "AnyControl",
     "ClipCov",
     "ClipCovReleased",
@@ -128,6 +146,7 @@ __all__ = [
     "EntropyCoefState",
     "KLCov",
     "KLCovReleased",
+    "OneOrSeveralControls",
     "PPOClip",
     "ReferenceKL",
     "States",

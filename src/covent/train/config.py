@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from covent.controls import AnyControl, Control, PPOClip
+from covent.controls import ONE, SEVERAL, AnyControl, Control, OneOrSeveralControls, PPOClip
 from covent.errors import ConfigError, MissingPathError, suggestion
 from covent.tasks import ClockSettings, GridSettings
 
 _PositiveInt = Annotated[int, Field(ge=1)]
-
-
-_ONE, _SEVERAL = "one control", "several controls"
-
-OneOrSeveralControls = Annotated[
-    Annotated[Control, Tag(_ONE)] | Annotated[tuple[Control, ...], Field(min_length=1), Tag(_SEVERAL)],
-    Discriminator(lambda given: _SEVERAL if isinstance(given, list | tuple) else _ONE),
-]
 
 
 class _Settings(BaseModel):
@@ -265,7 +257,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
 def _explain(problem: Any) -> str:
     """One pydantic problem as: where, what was given, what is allowed, what to do."""
     # Pydantic names the branch of "one control or several" in the location; nobody wrote it.
-    problem = {**problem, "loc": tuple(part for part in problem["loc"] if part not in (_ONE, _SEVERAL))}
+    problem = {**problem, "loc": tuple(part for part in problem["loc"] if part not in (ONE, SEVERAL))}
     fields, path = _walk(problem["loc"])
     given = problem["input"]
     kind = problem["type"]
