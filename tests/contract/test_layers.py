@@ -26,6 +26,7 @@ LAYERS = {
     "": Layer(0, ""),
     "errors": Layer(0, ""),
     "provenance": Layer(0, ""),
+    "strict_yaml": Layer(0, "yaml"),
     "readings": Layer(1, "pydantic"),
     "core": Layer(2, "torch jaxtyping"),
     "controls": Layer(3, "torch jaxtyping pydantic"),

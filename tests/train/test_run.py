@@ -9,7 +9,8 @@ import pytest
 from covent.errors import MissingPathError, NonFiniteError, RunExistsError
 from covent.store.reader import Run, read_run
 from covent.tasks import Problem
-from covent.train.config import TrainConfig, load_config
+from covent.train.config import TrainConfig
+from covent.train.config_file import load_config
 from covent.train.run import train
 from tests.support.tiny import CONTROLS, SETTINGS, tiny_config, tiny_run
 

@@ -42,7 +42,7 @@ class Demo:
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
-        from covent.train.config import parse_config
+        from covent.train.config_file import parse_config
         from covent.train.demo import demo_runs
 
         asked = {"seed": self.seed} | ({} if self.steps is None else {"steps": self.steps})

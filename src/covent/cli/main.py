@@ -69,6 +69,11 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and sum(other.partition("=")[0] == name for other in words) > 1:
+            print(f"error: the option {name} is there twice; give it once.", file=sys.stderr)
+            raise SystemExit(CoventError.exit_code)
     command: Command = tyro.cli(
         Command,
         prog="covent",
@@ -105,12 +110,23 @@ def _run(command: Command) -> int:
     except CoventError as error:
         output.complain(str(error))
         exit_code, facts = error.exit_code, {"error": type(error).__name__, "message": str(error)}
+    except OSError as error:
+        message = _refused_by_the_system(error)
+        output.complain(message)
+        exit_code, facts = CoventError.exit_code, {"error": type(error).__name__, "message": message}
     except KeyboardInterrupt:
         message = _interrupted(command)
         output.say(message)
         exit_code, facts = _INTERRUPTED, {"error": "KeyboardInterrupt", "message": message}
     output.result(type(command).__name__.lower(), exit_code, facts)
     return exit_code
+
+
+def _refused_by_the_system(error: OSError) -> str:
+    """What the operating system would not do, and with which file."""
+    where = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{where}: {reason}. Check the path and its permissions." if where else f"{reason}."
 
 
 def _interrupted(command: Command) -> str:

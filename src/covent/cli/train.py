@@ -38,7 +38,8 @@ class Train:
         from covent.cli.summary import attribution_table, summary_table
         from covent.report.summary import summarise
         from covent.store.reader import read_run
-        from covent.train.config import config_warnings, load_config
+        from covent.train.config import config_warnings
+        from covent.train.config_file import load_config
         from covent.train.run import train
 
         config = load_config(self.config, list(self.settings))

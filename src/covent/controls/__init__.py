@@ -9,6 +9,7 @@ that an integration can save the state and go on.
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
+import torch
 from pydantic import Discriminator, Field, Tag
 
 from covent.controls.clip_cov import ClipCov, clip_cov
@@ -27,6 +28,7 @@ from covent.controls.ppo_clip import PPOClip, ppo_clip
 from covent.controls.reference_kl import ReferenceKL, reference_kl
 from covent.controls.top_entropy import TopEntropy, top_entropy
 from covent.controls.truncated_importance import TruncatedImportance, truncated_importance
+from covent.core.keys import TokenIdentity
 from covent.core.plan import Measured, Plan, compose
 
 AnyControl = (
@@ -109,6 +111,30 @@ def plan(
     return compose(measured, made)
 
 
+def rehearsed(settings: AnyControl | Sequence[AnyControl]) -> Plan:
+    """The plan for a made-up batch of two responses, so that controls that conflict are refused before any work.
+
+    Raises: ConfigError when the controls conflict.
+
+    Example:
+      >>> rehearsed(KLCov()).kl_form
+      'abs'
+    """
+    column = torch.tensor([[-0.5, -1.0], [-2.0, -0.1]])
+    rows = torch.tensor([[0, 0], [1, 1]])
+    measured = Measured(
+        logprobs=column,
+        old_logprobs=column - 0.1,
+        entropies=-column,
+        advantages=torch.tensor([[1.0, 1.0], [-1.0, -1.0]]),
+        mask=torch.ones_like(column, dtype=torch.bool),
+        identity=TokenIdentity(rows, torch.zeros_like(rows), rows.T),
+        sampler_logprobs=column - 0.1,
+        reference_logprobs=column - 0.2,
+    )
+    return plan(measured, settings, 0, first_states(settings))
+
+
 def first_states(settings: AnyControl | Sequence[AnyControl]) -> States:
     """The states before the first optimizer step."""
     return tuple(_STATES[type(each)].first(each) if type(each) in _STATES else None for each in _several(settings))
@@ -162,6 +188,7 @@ __all__ = [
     "plan",
     "ppo_clip",
     "reference_kl",
+    "rehearsed",
     "top_entropy",
     "truncated_importance",
 ]

@@ -16,7 +16,8 @@ import torch
 from covent.controls import ClipCov, Control, KLCov, PPOClip
 from covent.errors import DemoError, RunExistsError
 from covent.tasks import make_task
-from covent.train.config import TrainConfig, config_yaml
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml
 from covent.train.model import load_model
 from covent.train.warm_start import warm_start
 

@@ -22,7 +22,8 @@ from covent.rollout.sampler import sample
 from covent.store.schema import SCHEMA_VERSION, RunHeader, StepRow
 from covent.store.writer import RunWriter
 from covent.tasks import Task, make_task, problems
-from covent.train.config import TrainConfig, config_yaml
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml
 from covent.train.evaluate import Exam
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel, load_model, max_response_tokens
