@@ -19,9 +19,9 @@ from covent.controls import AnyControl, ClipCov, ClipCovReleased, KLCov, KLCovRe
 from covent.core import named
 from covent.core.covariance import Center
 from covent.core.keys import TokenIdentity
-from covent.core.loss import POLICY_LOSSES
+from covent.core.loss import POLICY_LOSSES, clipped_objective
 from covent.core.plan import Measured, Plan
-from covent.core.reduce import AGGREGATIONS, BatchCounts, part_of_mean
+from covent.core.reduce import AGGREGATIONS, BatchCounts, means_of_responses, part_of_mean
 from tests.oracles.verl_batches import LOSSES, VerlBatch, far_batches, verl_batches
 from tests.support.tolerances import TIGHT, VERL_COUNT
 
@@ -309,8 +309,17 @@ def asks_for_a_token(batch: VerlBatch) -> bool:
 
 
 def test_kl_cov_is_the_same() -> None:
+    """No batch has a tie at its cut, where torch.topk takes whichever token it meets."""
+    assert min(gap_at_the_cut(batch) for batch in (*RANDOM, *FAR)) > VERL_COUNT
     assert num_missed("kl_cov", released_kl_cov) == 0
     assert num_missed("vanilla", released_kl_cov) > 150
+
+
+def gap_at_the_cut(batch: VerlBatch) -> float:
+    """How far the last covariance that verl takes is above the next."""
+    ordered = measured(batch).covariances()[batch.mask].sort(descending=True).values
+    count = max(1, int(batch.settings["kl_cov_ratio"] * len(ordered)))
+    return float(ordered[count - 1] - ordered[count]) if count < len(ordered) else torch.inf
 
 
 def test_exact_kl_cov_differs_by_the_minimum_of_one_token_alone() -> None:
@@ -423,9 +432,28 @@ def test_gspo_without_its_limit_is_larger() -> None:
 
 
 def test_every_loss_of_verl_is_compared() -> None:
+    """In each aggregation mode, with its gradient."""
     assert set(LOSSES) == {"vanilla", "gspo", "cispo", "clip_cov", "kl_cov"}
-    assert all(
-        set(batch.gradients) == set(LOSSES) and torch.isfinite(batch.gradients[n]).all()
-        for batch in (*RANDOM, *FAR)
-        for n in LOSSES
-    )
+    assert {batch.aggregation for batch in RANDOM} == set(AGGREGATIONS)
+    for batch in (*RANDOM, *FAR):
+        for name in LOSSES:
+            assert batch.gradients[name].shape == (int(batch.mask.sum()),)
+            assert bool(torch.isfinite(batch.gradients[name]).all())
+        assert any(bool(batch.gradients[name].any()) for name in LOSSES)
+
+
+def test_a_wrong_gradient_beside_a_right_loss_is_caught() -> None:
+    """GSPO whose gradient flows through the mean log-ratio, not by each token's own log-prob."""
+    num_caught = 0
+    for batch in RANDOM:
+        logprobs = batch.logprobs.clone().requires_grad_()
+        ratio = means_of_responses(logprobs - batch.old_logprobs, batch.mask)[:, None].exp().expand_as(logprobs)
+        limits = {f"clip_{end}": batch.settings[f"clip_ratio_{end}"] for end in ("low", "high")}
+        value = clipped_objective(ratio, batch.advantages.masked_fill(~batch.mask, 0.0), **limits).value
+        counts = measured(batch).counts(max_tokens=batch.mask.shape[1])
+        loss = VERLS_AGGREGATIONS[batch.aggregation](-value, batch.mask, counts)
+        (gradient,) = torch.autograd.grad(loss, logprobs)
+        found = Answer(float(loss.detach()), gradient[batch.mask])
+        assert found.loss == pytest.approx(batch.losses["gspo"], rel=TIGHT, abs=TIGHT)
+        num_caught += not found.agrees(of_verl(batch, "gspo"))
+    assert num_caught > 150
