@@ -103,6 +103,26 @@ def plan(
       clip: of controls none of which says anything of the PPO clip, such as an entropy bonus alone. None: the plan
         then says nothing of it either, for an engine that has a clip of its own.
     Raises: ConfigError when the controls conflict.
+
+    Example:
+      >>> import torch
+      >>> from covent.core.keys import TokenIdentity, key
+      >>> logprobs = torch.tensor([[-0.1, -3.0, -0.2], [-2.0, -0.1, -0.1]])
+      >>> sample, position = torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")
+      >>> measured = Measured(
+      ...     logprobs=logprobs,
+      ...     old_logprobs=logprobs - 0.1,
+      ...     entropies=torch.ones(2, 3),
+      ...     advantages=torch.tensor([[1.0], [-1.0]]).expand(2, 3),
+      ...     mask=torch.ones(2, 3, dtype=torch.bool),
+      ...     identity=TokenIdentity(torch.zeros_like(sample), sample, position),
+      ... )
+      >>> made = plan(measured, KLCov(kl_cov_ratio=0.34), key(0, "control", 0))
+      >>> made.chosen
+      tensor([[ True, False, False],
+              [ True, False, False]])
+      >>> made.reading.num_selected
+      2
     """
     several = _several(settings)
     made = [_plan(measured, each, key, state) for each, state in zip(several, states or _none(several), strict=True)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.contract.source import Module, modules
 
-LAYERS = ("core",)
+LAYERS = ("controls", "core", "tabular")
 FOLDER = Path(__file__).parent
 
 
