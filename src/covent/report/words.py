@@ -263,7 +263,7 @@ def _control(control: ControlSummary | None) -> Finding | None:
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
-        text += " share no longer decides, the band does."
+        text += " share no longer decides, the choice of candidates does."
     if control.no_candidate_frac:
         text += f" In {n.share(control.no_candidate_frac)} of the updates there was no candidate at all."
     return Finding("Control", text, "caution" if control.took_all_frac > HELD else "plain")
@@ -333,7 +333,7 @@ def _advice(summary: RunSummary) -> Finding | None:
         return Finding(
             "What next",
             f"The control took every candidate in {n.percent(control.took_all_frac, 0)} of the updates: raising its"
-            " share changes nothing; lower it, or widen the band.",
+            " share changes nothing; lower it, or let more tokens be candidates.",
         )
     if last > 0.2:
         return Finding(
