@@ -6,6 +6,7 @@ This file is the contract: what goes in, what comes out, what is refused. Beside
     products    the three matrix products and the dtype of each
     sums        what is kept of the vocabulary seen so far, and how two parts of it are merged
     epilogue    from a tile of logits to its sums, and to its gradient: in plain torch
+    compiled    the same in C, for large calls on a CPU that has a compiler
     work        one call: the tokens that count, and how the work on them is cut
     gradients   those that come in, per token, and the sums over tiles that go out
     recompute   the forward and the backward pass over all tiles

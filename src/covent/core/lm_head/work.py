@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
+from covent.core.lm_head.compiled import LARGE, CompiledEpilogue, compiled_library
 from covent.core.lm_head.epilogue import Rows, Shape, TorchEpilogue
 from covent.core.lm_head.products import Products
 from covent.core.lm_head.tiles import Buffer, slices
@@ -62,4 +65,11 @@ class Work:
         return logits, logits if same else Buffer(shape, self.products.operand, weight.device)
 
     def epilogue(self, weight: Tensor) -> TorchEpilogue:
-        return TorchEpilogue(self.products.work, self.largest(weight), weight.device)
+        """The fastest that this call can have."""
+        given = self.products.work, self.largest(weight), weight.device
+        is_large = len(self.tokens) * len(weight) >= LARGE
+        if is_large and weight.device.type == "cpu" and self.products.work == torch.float32:
+            library = compiled_library()
+            if library is not None:
+                return CompiledEpilogue(library, *given)
+        return TorchEpilogue(*given)
