@@ -7,6 +7,8 @@ This file is the contract: what goes in, what comes out, what is refused. Beside
     sums        what is kept of the vocabulary seen so far, and how two parts of it are merged
     epilogue    from a tile of logits to its sums, and to its gradient: in plain torch
     compiled    the same in C, for large calls on a CPU that has a compiler
+    gpu         the same by the Triton kernels of kernels.py
+    sharded     rows of the LM head on several ranks
     work        one call: the tokens that count, and how the work on them is cut
     gradients   those that come in, per token, and the sums over tiles that go out
     recompute   the forward and the backward pass over all tiles
@@ -21,8 +23,10 @@ import torch
 from covent.core.entropy import checked_temperature
 from covent.core.lm_head.products import products
 from covent.core.lm_head.recompute import Recompute
+from covent.core.lm_head.sharded import first_row
 from covent.core.lm_head.tiles import tile_size
 from covent.core.lm_head.work import Work
+from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Bool, Float, Int64, Tensor
 from covent.errors import ConfigError, ShapeError
 
@@ -55,6 +59,7 @@ def logprob_and_entropy_from_hidden(
     workspace_bytes: int = 0,
     token_chunk: int | None = None,
     vocab_chunk: int | None = None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Float[Tensor, "*states"], Float[Tensor, "*states"]]:
     """Log-probability of the given tokens and exact entropy of softmax((W h + bias) / temperature).
 
@@ -80,6 +85,8 @@ def logprob_and_entropy_from_hidden(
         maximum; all others as they are.
       token_chunk, vocab_chunk: size of a tile, >= 1; None for what suits the device. They set memory and speed;
         results agree to rounding.
+      group: ranks that each hold some rows of the LM head and of its bias, in order of rank. All ranks call with the
+        same hidden states, tokens and upstream gradients, and all get the same bits. 16 bytes a token are gathered.
     Returns: (log-prob, entropy), nats, float32 (float64 if an input is).
     Raises: ConfigError for a setting that is out of range; ShapeError for a token outside the vocabulary.
     Source: arXiv 2505.22617, Eq. 5, has T = 1.
@@ -90,7 +97,7 @@ def logprob_and_entropy_from_hidden(
       >>> round(logp.item(), 4), round(entropy.item(), 4)
       (-1.3863, 1.3863)
     """
-    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk)
+    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
     logprob, entropy = _readings(hidden, weight, bias, tokens, mask, settings, extra=False)
     return logprob, entropy
 
@@ -108,6 +115,7 @@ def token_readings_from_hidden(
     workspace_bytes: int = 0,
     token_chunk: int | None = None,
     vocab_chunk: int | None = None,
+    group: ProcessGroup | None = None,
 ) -> HeadReadings:
     """Log-probability and entropy with three more readings from the same pass.
 
@@ -123,7 +131,7 @@ def token_readings_from_hidden(
       >>> bool(found.is_top), round(found.sum_p_squared.item(), 4), round(found.polarity.item(), 4)
       (False, 0.79, 0.3699)
     """
-    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk)
+    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
     return HeadReadings(*_readings(hidden, weight, bias, tokens, mask, settings, extra=True))
 
 
@@ -134,6 +142,7 @@ class _Settings(NamedTuple):
     workspace_bytes: int
     token_chunk: int | None
     vocab_chunk: int | None
+    group: ProcessGroup | None
 
     def check(self) -> None:
         for name in ("token_chunk", "vocab_chunk"):
@@ -180,9 +189,12 @@ def _work(
         return values.flatten() if index is None else values.flatten()[index]
 
     chosen = counted(tokens)
-    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(weight):
+    first, num_rows = 0, len(weight)
+    if settings.group is not None:
+        first, num_rows = first_row(num_rows, weight.device, settings.group)
+    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < num_rows:
         raise ShapeError(
-            f"Tokens from {int(chosen.min())} to {int(chosen.max())} for an LM head of {len(weight)} rows; "
+            f"Tokens from {int(chosen.min())} to {int(chosen.max())} for an LM head of {num_rows} rows; "
             "replace padding ids first, or mask them."
         )
     dtypes = products(hidden, weight, bias, settings.logits_dtype)
@@ -193,4 +205,6 @@ def _work(
     elif checked_temperature(temperature) != 1.0:
         inverse = torch.full(chosen.shape, 1.0 / temperature, dtype=dtypes.work, device=hidden.device)
     tile = tile_size(hidden.device, settings.token_chunk, settings.vocab_chunk)
-    return Work(chosen, inverse, index, dtypes, settings.softcap, tile, settings.workspace_bytes, extra)
+    return Work(
+        chosen - first, inverse, index, dtypes, settings.softcap, tile, settings.workspace_bytes, extra, settings.group
+    )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from covent.core.lm_head.sums import NUM_SUMS, NUM_SUMS_WITH_EXTRAS
+from covent.core.lm_head.sums import NUM_SUMS, NUM_SUMS_WITH_EXTRAS, TOKEN, TOP, merged
 from covent.core.lm_head.tiles import Buffer
 from covent.core.shapes import Tensor
 
@@ -59,8 +59,17 @@ class TorchEpilogue:
         self._scratch = [Buffer((self._num_rows, width), work, device) for _ in range(3)]
         self._work = work
 
+    def fold_into(self, sums: Tensor, z: Tensor, shape: Shape, rows: Rows, keep: Tensor | None) -> Tensor:
+        """Merge the sums of a tile into those of these tokens so far; returns the maximum of each row of the tile.
+
+        `keep` [n, width] in float16 is filled with d, taken from that maximum.
+        """
+        tile = self.fold(z, shape, rows, extra=len(sums) == NUM_SUMS_WITH_EXTRAS, keep=keep)
+        sums.copy_(merged(sums, tile, 1.0 if rows.inverse is None else 1.0 / rows.inverse))
+        return tile[TOP]
+
     def fold(self, z: Tensor, shape: Shape, rows: Rows, *, extra: bool, keep: Tensor | None) -> Tensor:
-        """The sums of a tile, [num_sums, n]; `keep` [n, width] float16 is filled with d."""
+        """The sums of a tile, [num_sums, n]."""
         sums = torch.empty(NUM_SUMS_WITH_EXTRAS if extra else NUM_SUMS, len(z), dtype=self._work, device=z.device)
         for block in self._blocks(z):
             x, d, e = self._views(z[block])
@@ -80,7 +89,7 @@ class TorchEpilogue:
                 parts += [torch.mul(e, e, out=x).sum(dim=1), torch.mul(e, d, out=x).sum(dim=1)]
             torch.stack(parts, out=sums[:, block])
         elsewhere = (rows.place < 0) | (rows.place >= z.shape[1])
-        sums[3].masked_fill_(elsewhere, -torch.inf)
+        sums[TOKEN].masked_fill_(elsewhere, -torch.inf)
         return sums
 
     def gradient(self, z: Tensor, shape: Shape, rows: Rows, slope: Slope, out: Tensor) -> None:

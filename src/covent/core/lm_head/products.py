@@ -17,7 +17,7 @@ from covent.errors import ConfigError
 
 @dataclass(frozen=True)
 class Products:
-    """The dtypes of one call: `plain` products work in one dtype; others have 16-bit operands."""
+    """The dtypes of one call."""
 
     work: torch.dtype
     """Of sums and statistics: float32, or float64 if an input is."""
@@ -25,10 +25,8 @@ class Products:
     """Of hidden states, weight and gradient of the logits inside a product."""
     logits: torch.dtype
 
-    @property
-    def keep(self) -> torch.dtype:
-        """How a budget keeps logits; `covent.core.lm_head.tiles.Kept`."""
-        return torch.float16 if self.logits != self.operand else self.logits
+    keep: torch.dtype
+    """How a budget keeps logits; `covent.core.lm_head.tiles.Kept`."""
 
     def logits_of(self, h: Tensor, w: Tensor, out: Tensor) -> None:
         """out = h W^T."""
@@ -54,14 +52,14 @@ def products(hidden: Tensor, weight: Tensor, bias: Tensor | None, logits_dtype: 
     """
     given = [hidden, weight] if bias is None else [hidden, weight, bias]
     work = torch.float64 if any(tensor.dtype == torch.float64 for tensor in given) else torch.float32
-    bfloat16 = work == torch.float32 and hidden.dtype == weight.dtype == torch.bfloat16
+    short = work == torch.float32 and all(tensor.dtype.itemsize == 2 for tensor in (hidden, weight))
+    bfloat16 = short and hidden.dtype == weight.dtype == torch.bfloat16
     if logits_dtype is not None and not (logits_dtype == torch.bfloat16 and bfloat16):
         raise ConfigError(
             f"logits_dtype is {logits_dtype} for hidden states in {hidden.dtype} and a weight in {weight.dtype}; "
             "it can be None (float32 or float64), or torch.bfloat16 when both are in bfloat16."
         )
     if logits_dtype is not None:
-        return Products(work, torch.bfloat16, torch.bfloat16)
-    if bfloat16 and hidden.device.type != "cpu":
-        return Products(work, torch.bfloat16, work)
-    return Products(work, work, work)
+        return Products(work, operand=torch.bfloat16, logits=torch.bfloat16, keep=torch.bfloat16)
+    operand = torch.bfloat16 if bfloat16 and hidden.device.type != "cpu" else work
+    return Products(work, operand, logits=work, keep=torch.float16 if short else work)

@@ -12,18 +12,18 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from covent.core.lm_head.gradients import Gradients, Upstream
+from covent.core.lm_head.sharded import merged_over_ranks
 from covent.core.lm_head.sums import (
     NUM_SUMS,
     NUM_SUMS_WITH_EXTRAS,
-    TOP,
     TokenStatistics,
     extras,
-    merged,
     of_nothing,
     statistics,
 )
 from covent.core.lm_head.tiles import Kept, slices
 from covent.core.lm_head.work import Work
+from covent.core.ranks import total as sum_over_ranks
 from covent.core.shapes import Tensor
 
 
@@ -41,6 +41,8 @@ class Recompute(torch.autograd.Function):
         # Autocast would turn float32 products back into 16 bits.
         with torch.autocast(hidden.device.type, enabled=False):
             sums = vocabulary_sums(work, hidden, weight, bias, kept)
+        if work.group is not None:
+            sums = merged_over_ranks(sums, work.temperature, work.group)
         given = statistics(sums, work.temperature)
         more = extras(sums, given) if work.extra else ()
         ctx.save_for_backward(hidden, weight, bias, *given, *((kept.logits, kept.tops) if kept else (None, None)))
@@ -75,6 +77,9 @@ class Recompute(torch.autograd.Function):
             total = vocabulary_gradients(
                 work, hidden, weight, bias, upstream, kept, chosen, needs=tuple(ctx.needs_input_grad[:3])
             )
+        if total.hidden is not None:
+            # Each rank's part comes from its own rows of the weight.
+            total.hidden = sum_over_ranks(total.hidden, work.group)
         return total.hidden_like(hidden), total.weight, total.bias, None
 
 
@@ -84,7 +89,6 @@ def vocabulary_sums(work: Work, hidden: Tensor, weight: Tensor, bias: Tensor | N
     sums = of_nothing(NUM_SUMS_WITH_EXTRAS if work.extra else NUM_SUMS, len(work.tokens), like)
     buffer, epilogue = work.buffers(weight)[0], work.epilogue(weight)
     num_kept = kept.num_tokens if kept else 0
-    temperature = work.temperature
     for number, columns in enumerate(slices(0, len(weight), work.tile[1])):
         w, shape = weight[columns].to(work.products.operand), work.shape(bias, columns)
         block = kept.block(columns) if kept else None
@@ -94,11 +98,9 @@ def vocabulary_sums(work: Work, hidden: Tensor, weight: Tensor, bias: Tensor | N
             if kept and block is not None and rows.start < num_kept:
                 d, z = (block[rows], z) if kept.tops is not None else (None, block[rows])
             work.products.logits_of(work.hidden(hidden, rows), w, out=z)
-            tile = epilogue.fold(z, shape, work.rows(rows, columns), extra=work.extra, keep=d)
+            top = epilogue.fold_into(sums[:, rows], z, shape, work.rows(rows, columns), d)
             if kept and d is not None and kept.tops is not None:
-                kept.tops[number, rows] = tile[TOP]
-            each = temperature[rows] if isinstance(temperature, Tensor) else temperature
-            sums[:, rows] = merged(sums[:, rows], tile, each)
+                kept.tops[number, rows] = top
     return sums
 
 

@@ -8,8 +8,10 @@ import torch
 
 from covent.core.lm_head.compiled import LARGE, CompiledEpilogue, compiled_library
 from covent.core.lm_head.epilogue import Rows, Shape, TorchEpilogue
+from covent.core.lm_head.gpu import TritonEpilogue, has_kernels
 from covent.core.lm_head.products import Products
 from covent.core.lm_head.tiles import Buffer, slices
+from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Tensor
 
 
@@ -27,6 +29,8 @@ class Work:
     tile: tuple[int, int]
     workspace_bytes: int
     extra: bool
+    group: ProcessGroup | None
+    """Ranks that hold the other rows of the weight."""
 
     @property
     def temperature(self) -> Tensor | float:
@@ -67,6 +71,8 @@ class Work:
     def epilogue(self, weight: Tensor) -> TorchEpilogue:
         """The fastest that this call can have."""
         given = self.products.work, self.largest(weight), weight.device
+        if self.products.work == torch.float32 and has_kernels(weight.device):
+            return TritonEpilogue(*given)
         is_large = len(self.tokens) * len(weight) >= LARGE
         if is_large and weight.device.type == "cpu" and self.products.work == torch.float32:
             library = compiled_library()
