@@ -43,6 +43,20 @@ def merged(top1, s1, u1, q1, r1, top2, s2, u2, q2, r2, scale):
 
 
 @triton.jit
+def keep_row(
+    z, keep, bias, row, top, scale, softcap, width, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK: tl.constexpr
+):
+    """d of a row in float16, taken from its own maximum."""
+    high = tl.where(top == -float("inf"), 0.0, top)
+    for first in range(0, width, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        inside = columns < width
+        raw = tl.load(z + row * width + columns, mask=inside, other=0.0)
+        x = logits_of(raw, columns, inside, bias, softcap, HAS_BIAS, HAS_CAP)
+        tl.store(keep + row * width + columns, ((x - high) * scale).to(tl.float16), mask=inside)
+
+
+@triton.jit
 def fold_rows(
     z,
     bias,
@@ -97,13 +111,7 @@ def fold_rows(
         top = tl.where(broken | (top != top), float("nan"), tl.where(some, best, top))
     if KEEP:
         tl.store(tops + row, highest)
-        high = tl.where(highest == -float("inf"), 0.0, highest)
-        for first in range(0, width, BLOCK):
-            columns = first + offsets
-            inside = columns < width
-            raw = tl.load(z + row * width + columns, mask=inside, other=0.0)
-            x = logits_of(raw, columns, inside, bias, softcap, HAS_BIAS, HAS_CAP)
-            tl.store(keep + row * width + columns, ((x - high) * scale).to(tl.float16), mask=inside)
+        keep_row(z, keep, bias, row, highest, scale, softcap, width, HAS_BIAS, HAS_CAP, BLOCK)
     tl.store(sums + row, top)
     tl.store(sums + sums_stride + row, s)
     tl.store(sums + 2 * sums_stride + row, u)
