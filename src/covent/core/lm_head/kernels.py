@@ -27,6 +27,17 @@ def logits_of(z, columns, inside, bias, softcap, HAS_BIAS: tl.constexpr, HAS_CAP
 
 
 @triton.jit
+def block_sums(x, high, scale):
+    """s, u, q and r of a block whose maximum is `high`."""
+    is_top = x == high
+    d = tl.where(x == -float("inf"), _FAR, tl.maximum((x - high) * scale, _FAR))
+    e = tl.where(is_top | (d == _FAR), 0.0, tl.exp(d))
+    # One maximum is left out; others of the same value count. A block of -inf alone adds nothing.
+    more = tl.maximum(tl.sum(is_top.to(tl.float32), axis=0) - 1.0, 0.0)
+    return tl.sum(e, axis=0) + more, tl.sum(e * d, axis=0), tl.sum(e * e, axis=0) + more, tl.sum(e * e * d, axis=0)
+
+
+@triton.jit
 def merged(top1, s1, u1, q1, r1, top2, s2, u2, q2, r2, scale):
     """The sums of two parts of a row together, as `sums.merged`."""
     is_first = top1 >= top2
@@ -99,16 +110,9 @@ def fold_rows(
         broken = tl.max((x != x).to(tl.int32), axis=0) > 0
         high = tl.where(broken, float("nan"), tl.max(x, axis=0))
         highest = tl.where(broken | (highest != highest), float("nan"), tl.maximum(highest, high))
-        is_top = x == high
-        d = tl.where(x == -float("inf"), _FAR, tl.maximum((x - high) * scale, _FAR))
-        e = tl.where(is_top | (d == _FAR), 0.0, tl.exp(d))
-        # One maximum is left out; others of the same value count. A block of -inf alone adds nothing.
-        more = tl.maximum(tl.sum(is_top.to(tl.float32), axis=0) - 1.0, 0.0)
-        some = high > -float("inf")
-        s_new, u_new = tl.sum(e, axis=0) + more, tl.sum(e * d, axis=0)
-        q_new, r_new = tl.sum(e * e, axis=0) + more, tl.sum(e * e * d, axis=0)
+        s_new, u_new, q_new, r_new = block_sums(x, high, scale)
         best, s, u, q, r = merged(top, s, u, q, r, high, s_new, u_new, q_new, r_new, scale)
-        top = tl.where(broken | (top != top), float("nan"), tl.where(some, best, top))
+        top = tl.where(broken | (top != top), float("nan"), tl.where(high > -float("inf"), best, top))
     if KEEP:
         tl.store(tops + row, highest)
         keep_row(z, keep, bias, row, highest, scale, softcap, width, HAS_BIAS, HAS_CAP, BLOCK)
