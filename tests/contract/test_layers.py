@@ -28,7 +28,7 @@ LAYERS = {
     "provenance": Layer(0, ""),
     "strict_yaml": Layer(0, "yaml"),
     "readings": Layer(1, "pydantic"),
-    "core": Layer(2, "torch jaxtyping"),
+    "core": Layer(2, "torch jaxtyping triton"),
     "controls": Layer(3, "torch jaxtyping pydantic"),
     "tabular": Layer(3, "numpy"),
     "law": Layer(3, "numpy pydantic"),
@@ -165,6 +165,14 @@ def test_an_allowed_import_is_not(name: str, text: str) -> None:
 def test_the_commands_are_loaded_early_and_what_they_use_is_not() -> None:
     assert {"covent.cli.main", "covent.cli.demo", "covent.cli.train", "covent.cli.report", "covent.cli.doctor"} <= LIGHT
     assert not {"covent.cli.live", "covent.cli.summary"} & LIGHT
+
+
+def test_triton_is_loaded_on_a_gpu_only() -> None:
+    kernels = "covent.core.lm_head.kernels"
+    found = [(module.name, each) for module in modules() for each in imports(module)]
+    assert {name for name, each in found if each.target.split(".")[0] == "triton"} == {kernels}
+    assert {name for name, each in found if each.target == kernels and each.on_load} == set()
+    assert {name for name, each in found if each.target == kernels} == {"covent.core.lm_head.gpu"}
 
 
 def test_the_libraries_of_torch_free_layers_are_not_heavy() -> None:
