@@ -72,3 +72,7 @@ CHUNKED = 1e-11
 
 LARGE_OFFSET = 1e-9
 """Float64 logits of 1e6 and their differences: that many digits are gone before anything is computed."""
+
+TRL_RANKS = 1e-9
+"""Float64 weights after a few steps of Adam at 1e-3, summed over ranks and micro-batches in another order. Adam divides
+by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
