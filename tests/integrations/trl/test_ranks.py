@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ pytest.importorskip("trl", reason="TRL is not installed; `make test-trl` sets up
 import torch
 from safetensors.torch import load_file
 
-from tests.contract.source import ROOT
+from tests.integrations.trl.launch import launch
 from tests.support.tolerances import TRL_RANKS
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("ignore")]
@@ -55,20 +52,7 @@ def outcome(folder: Path, control: Any, *, scope: str = "window", world: int, ac
         "steps": STEPS,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
-    program = ["-m", "tests.integrations.trl.recorded", str(folder / "settings.json")]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-    done = subprocess.run(
-        [sys.executable, *(launcher if world > 1 else []), *program],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), *sys.path]),
-            "PYTHONWARNINGS": "ignore",
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch("tests.integrations.trl.recorded", str(folder / "settings.json"), world=world)
     chosen: dict[int, set[tuple[int, ...]]] = {step: set() for step in range(STEPS)}
     for rank in range(world):
         for step, *token in json.loads((folder / f"chosen-{rank}.json").read_text()):

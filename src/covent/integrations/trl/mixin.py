@@ -298,7 +298,7 @@ class CoventMixin:
         """From a part of a mean over what was planned together to a loss that is averaged over ranks."""
         num_micro_batches = self.current_gradient_accumulation_steps
         scope = self._covent.settings.scope
-        of_scope = {"window": self.accelerator.num_processes, "rank": 1, "micro": 1 / num_micro_batches}[scope]
+        of_scope = {"window": float(self.accelerator.num_processes), "rank": 1.0, "micro": 1 / num_micro_batches}[scope]
         # Unlike GRPO's, RLOO's loss is divided by the number of micro-batches after covent has seen it.
         scaled = getattr(self, "loss_is_scaled_for_ga", None) or self.compute_loss_func is not None
         return of_scope if scaled else of_scope * num_micro_batches

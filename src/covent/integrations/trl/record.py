@@ -163,10 +163,11 @@ class Recorder:
         for row in rows if self.writer is not None else ():
             self.writer.append("samples", row)
 
-    def evaluated(self, batches: Sequence[Rewards], entropy: Sequence[float], *, seconds: float) -> None:
+    def evaluated(self, step: int, batches: Sequence[Rewards], entropy: Sequence[float], *, seconds: float) -> None:
         """Record an evaluation by TRL.
 
         Args:
+          step: rollouts that the policy has been trained on.
           batches: of rewards, as TRL made them.
           entropy: sum over responses of their mean entropy, and responses, over all ranks.
         """
@@ -175,7 +176,7 @@ class Recorder:
         right = torch.cat([each.right(self.settings.right_from) for each in batches])
         num_right, num_samples = right.sum(dim=1).tolist(), right.shape[1]
         row = EvaluationRow(
-            step=self.rollouts_done,
+            step=step,
             split="validation",
             num_problems=len(num_right),
             num_samples=num_samples,

@@ -14,6 +14,7 @@ from covent.core.plan import Measured
 from covent.core.shapes import Tensor
 from covent.errors import ConfigError
 from covent.integrations.trl.batch import PROMPT, SAMPLE
+from covent.integrations.trl.checks import updates_per_generation
 from covent.integrations.trl.readings import PREFIX, UpdateReading, response_entropies
 from covent.integrations.trl.record import Recorder
 from covent.integrations.trl.rollouts import Rewards, Rollout, RolloutSettings, rollout_of
@@ -161,7 +162,9 @@ class Recording(TrainerCallback):  # type: ignore[misc]
         group, device = self.trainer._covent.group, self.trainer.accelerator.device
         own = torch.tensor(self.eval_entropy, dtype=torch.float64, device=device if group else "cpu")
         seconds = float((metrics or {}).get("eval_runtime", 0.0))
-        self.recorder.evaluated(self.eval_rewards, ranks.total(own, group).tolist(), seconds=seconds)
+        updates = updates_per_generation(self.trainer.args, self.trainer.num_iterations)
+        step = int(state.global_step / updates + 1e-9)
+        self.recorder.evaluated(step, self.eval_rewards, ranks.total(own, group).tolist(), seconds=seconds)
         self.eval_rewards, self.eval_entropy = [], [0.0, 0.0]
 
 

@@ -167,4 +167,4 @@ def _entropy_sums(entropies: Tensor, mask: Tensor) -> list[float]:
     wide = entropies.detach().cpu().double()
     mask = mask.cpu()
     means = means_of_responses(wide, mask)
-    return [float(means.sum()), int(mask.any(dim=1).sum()), float(masked_sum(wide, mask)), int(mask.sum())]
+    return [float(each) for each in (means.sum(), mask.any(dim=1).sum(), masked_sum(wide, mask), mask.sum())]
