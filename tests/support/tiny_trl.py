@@ -107,6 +107,7 @@ def trainer(kind: type, folder: Path, *, model: Any = None, reward: Any = low_di
         reward_funcs=reward,
         args=arguments(folder, rloo="RLOO" in kind.__name__, **settings),
         train_dataset=sums(),
+        eval_dataset=sums().select(range(8)) if "eval_strategy" in settings else None,
         processing_class=tokenizer(),
         **own,
     )

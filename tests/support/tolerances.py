@@ -79,3 +79,6 @@ the results to bfloat16 alone leaves some 1.7e-3."""
 
 COMPILED = 3e-6
 """Relative: float32 sums over a thousand columns in C and in torch, in another order and with another exp."""
+TRL_RANKS = 1e-9
+"""Float64 weights after a few steps of Adam at 1e-3, summed over ranks and micro-batches in another order. Adam divides
+by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""

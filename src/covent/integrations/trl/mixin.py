@@ -10,14 +10,17 @@ TRL has scored the micro-batch, and adds the terms for which TRL has no place.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from covent.core.plan import Plan
 from covent.core.reduce import part_of_mean
@@ -29,9 +32,13 @@ from covent.integrations.trl.checks import require_settings
 from covent.integrations.trl.compatibility import CLIPPED, require_attributes, require_hooks, require_version
 from covent.integrations.trl.execution import clip_of, cuts, gate, gated, left_to_trl, replaced, terms_of
 from covent.integrations.trl.readings import PREFIX, update_reading
+from covent.integrations.trl.recording import Recording
 from covent.integrations.trl.settings import CoventConfig
 from covent.integrations.trl.weights import token_weights
 from covent.integrations.trl.window import MicroBatch, Steering, Window
+
+STATE_FILE = "covent_state.json"
+"""In each checkpoint of TRL: the memory of the controls and the number of generations so far."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ class CoventMixin:
     _covent_micro: MicroBatch | None = None
     _covent_sampled: list[Scores] | None = None
     _covent_asks = False
+    _covent_recording: Recording | None = None
 
     def __init__(self, *args: Any, covent: CoventConfig | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Args:
@@ -71,26 +79,61 @@ class CoventMixin:
         self._covent_num_generations = 0
         self._covent_said: set[str] = set()
         self._covent = Steering(settings, dist.group.WORLD if self.accelerator.num_processes > 1 else None)
+        if settings.run_folder is not None:
+            self._covent_recording = Recording(settings, self)
+            self.add_callback(self._covent_recording)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's training; the run folder says how it ended."""
+        try:
+            outcome = super().train(*args, **kwargs)
+        except BaseException as error:
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._covent_ended(state, "Ctrl-C" if state == "interrupted" else str(error))
+            raise
+        if self._covent_recording is not None:
+            self._covent_recording.close_rollout()
+        self._covent_ended("finished", "")
+        return outcome
+
+    def _covent_ended(self, state: str, message: str) -> None:
+        if self._covent_recording is not None:
+            self._covent_recording.recorder.status(state, message)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """TRL samples; covent names every response and keeps the entropies of the policy that sampled."""
         if self._covent is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        self._covent_sampled = []
+        if self._covent_recording is not None:
+            self._covent_recording.close_rollout()
+        self._covent_sampled, start = [], time.perf_counter()
         try:
             output = super()._generate_and_score_completions(inputs)
         finally:
             sampled, self._covent_sampled = self._covent_sampled, None
         self._covent.sampled()
-        return output | self._covent_columns(output, sampled)
+        number = self._covent_num_generations
+        self._covent_num_generations += 1
+        output = output | self._covent_columns(number, output, sampled)
+        if self._covent_recording is not None:
+            self._covent_recording.generated(number, output, time.perf_counter() - start)
+        return output
 
-    def _covent_columns(self, output: dict[str, Any], sampled: list[Scores]) -> dict[str, Tensor]:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        """TRL's rewards, of all ranks."""
+        by_function = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._covent_recording is not None:
+            training = self.model.training
+            group_size = self.num_generations if training else self.num_generations_eval
+            self._covent_recording.rewarded(by_function, group_size=group_size, training=training)
+        return by_function
+
+    def _covent_columns(self, number: int, output: dict[str, Any], sampled: list[Scores]) -> dict[str, Tensor]:
         """Columns beside TRL's, one entry a response of this rank."""
         num_rows, device = len(output["completion_ids"]), output["completion_ids"].device
         rows = self.accelerator.process_index * num_rows + torch.arange(num_rows, device=device)
         num_prompts = num_rows * self.accelerator.num_processes // self.num_generations
-        first = self._covent_num_generations * num_prompts
-        self._covent_num_generations += 1
+        first = number * num_prompts
         columns = {
             batch.PROMPT: first + rows // self.num_generations,
             batch.SAMPLE: rows % self.num_generations,
@@ -164,8 +207,10 @@ class CoventMixin:
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's loss under the plan, plus the plan's own terms."""
-        if self._covent is None or not self.model.training:
+        if self._covent is None:
             return super()._compute_loss(model, inputs)
+        if not self.model.training:
+            return self._covent_eval_loss(model, inputs)
         micro = MicroBatch(dict(inputs), Columns.of(inputs))
         with ExitStack() as micro.undo:
             self._covent_micro = micro
@@ -175,6 +220,18 @@ class CoventMixin:
             loss = self._covent_with_own_terms(micro, left_to_trl(micro.plan), loss)
         micro.loss = loss.detach()
         self._covent_passed(micro)
+        return loss
+
+    def _covent_eval_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """TRL's own loss, of which the entropies are kept."""
+        if self._covent_recording is None:
+            return super()._compute_loss(model, inputs)
+        self._covent_sampled = []
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            sampled, self._covent_sampled = self._covent_sampled, None
+        self._covent_recording.eval_scored(sampled[0].entropies, inputs["completion_mask"].bool())
         return loss
 
     def _covent_take_hold(self, micro: MicroBatch, scores: Scores) -> Tensor:
@@ -241,7 +298,7 @@ class CoventMixin:
         """From a part of a mean over what was planned together to a loss that is averaged over ranks."""
         num_micro_batches = self.current_gradient_accumulation_steps
         scope = self._covent.settings.scope
-        of_scope = {"window": self.accelerator.num_processes, "rank": 1, "micro": 1 / num_micro_batches}[scope]
+        of_scope = {"window": float(self.accelerator.num_processes), "rank": 1.0, "micro": 1 / num_micro_batches}[scope]
         # Unlike GRPO's, RLOO's loss is divided by the number of micro-batches after covent has seen it.
         scaled = getattr(self, "loss_is_scaled_for_ga", None) or self.compute_loss_func is not None
         return of_scope if scaled else of_scope * num_micro_batches
@@ -251,14 +308,39 @@ class CoventMixin:
         window = self._covent_window()
         micro.scores = micro.scores.detach()
         window.passed.append(micro)
+        if self._covent_recording is not None:
+            self._covent_recording.micro_passed(micro)
         if not window.is_whole:
             return
         whole = window.measured(self._covent.group)
         reading = update_reading(window, whole, self._covent.settings.label)
         self._covent.stepped(whole)
+        if self._covent_recording is not None:
+            self._covent_recording.window_passed(window, whole, reading)
         if reading is not None:
             for name, value in reading.metrics().items():
                 self._metrics["train"][PREFIX + name].append(value)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm before clipping."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self._covent_recording is not None and norm is not None:
+            self._covent_recording.grad_norm = float(norm)
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's checkpoint, and in it what the controls remember."""
+        super()._save_checkpoint(model, trial)
+        if self._covent is not None and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            (folder / STATE_FILE).write_text(self._covent.saved(self._covent_num_generations))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        """Go on from a checkpoint with what the controls remembered."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        path = None if checkpoint is None else Path(checkpoint) / STATE_FILE
+        if self._covent is not None and path is not None and path.is_file():
+            self._covent_num_generations = self._covent.restored(path.read_text())
 
     def _covent_say_unheard(self, sentence: str) -> None:
         """Log once what of a plan's clip TRL's loss has no place for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from covent.core.keys import key
 from covent.core.plan import Measured, Plan
 from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Tensor
+from covent.errors import ConfigError
 from covent.integrations.trl.batch import Columns, Scores, measured
 from covent.integrations.trl.execution import Cuts
 from covent.integrations.trl.settings import CoventConfig
@@ -130,3 +132,31 @@ class Steering:
             self.states = controls.next_states(self.states, self.settings.controls, whole)
         self.updates_since_sampling += 1
         self.window = None
+
+    def saved(self, num_generations: int) -> str:
+        """What a checkpoint must hold, as JSON.
+
+        Args:
+          num_generations: of the run so far; the responses of the next are numbered from there.
+        """
+        states = [None if state is None else list(state) for state in self.states]
+        return json.dumps({"states": states, "num_generations": num_generations})
+
+    def restored(self, text: str) -> int:
+        """Go on from a checkpoint.
+
+        Returns: the number of generations so far.
+        Raises: ConfigError when the checkpoint is of other controls.
+        """
+        held = json.loads(text)
+        fits = [(state is None) == (before is None) for state, before in zip(self.states, held["states"], strict=False)]
+        if len(fits) != len(self.states) or len(fits) != len(held["states"]) or not all(fits):
+            raise ConfigError(
+                f"The checkpoint remembers {len(held['states'])} control(s) of other kinds than the"
+                f" {len(self.states)} of this run. Go on with the controls that it was made with."
+            )
+        self.states = tuple(
+            None if state is None else type(state)(*before)
+            for state, before in zip(self.states, held["states"], strict=True)
+        )
+        return int(held["num_generations"])
