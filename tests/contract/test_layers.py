@@ -26,6 +26,7 @@ LAYERS = {
     "": Layer(0, ""),
     "errors": Layer(0, ""),
     "provenance": Layer(0, ""),
+    "stopping": Layer(0, ""),
     "readings": Layer(1, "pydantic"),
     "core": Layer(2, "torch jaxtyping"),
     "controls": Layer(3, "torch jaxtyping pydantic"),
@@ -116,7 +117,7 @@ def _objection(module: Module, found: Import) -> str:
         return "imports point down only"
     if other in TENSOR_LAYERS and layer not in TENSOR_LAYERS | {"cli"}:
         return "needs torch"
-    return "imported before the command is known" if early and other != "errors" else ""
+    return "imported before the command is known" if early and other not in ("errors", "stopping") else ""
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
