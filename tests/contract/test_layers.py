@@ -27,6 +27,7 @@ LAYERS = {
     "errors": Layer(0, ""),
     "provenance": Layer(0, ""),
     "strict_yaml": Layer(0, "yaml"),
+    "stopping": Layer(0, ""),
     "readings": Layer(1, "pydantic"),
     "core": Layer(2, "torch jaxtyping triton"),
     "controls": Layer(3, "torch jaxtyping pydantic"),
@@ -118,7 +119,7 @@ def _objection(module: Module, found: Import) -> str:
         return "imports point down only"
     if other in TENSOR_LAYERS and layer not in TENSOR_LAYERS | {"cli"}:
         return "needs torch"
-    return "imported before the command is known" if early and other != "errors" else ""
+    return "imported before the command is known" if early and other not in ("errors", "stopping") else ""
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)

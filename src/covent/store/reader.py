@@ -16,7 +16,9 @@ from covent.store.schema import (
     SCHEMA_VERSION,
     AttributionRow,
     EvaluationRow,
+    FaultRow,
     ForecastRow,
+    ResumeRow,
     Row,
     RunHeader,
     SampleRow,
@@ -44,6 +46,8 @@ class Run:
     samples: list[SampleRow]
     attributions: list[AttributionRow] = field(default_factory=list)
     """Empty unless the run was asked for them."""
+    faults: list[FaultRow] = field(default_factory=list)
+    resumes: list[ResumeRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know: a line that was cut off, a status that is missing."""
 
@@ -66,16 +70,17 @@ def read_run(folder: Path | str) -> Run:
         StoreError: another schema version, or a file or line that does not fit the schema; the message has file:line.
     """
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise MissingPathError(_not_a_run(folder))
     notes: list[str] = []
-    header = _header(folder / "run.json")
+    header = read_header(folder)
     steps = _rows(folder / "steps.jsonl", StepRow, notes)
     updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
     attributions = _rows(folder / "attributions.jsonl", AttributionRow, notes)
     _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
     _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
+    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
+    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
+    notes += _remarks(faults, resumes)
     return Run(
         folder=folder,
         header=header,
@@ -87,8 +92,38 @@ def read_run(folder: Path | str) -> Run:
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
         attributions=attributions,
+        faults=faults,
+        resumes=resumes,
         notes=notes,
     )
+
+
+def read_header(folder: Path) -> RunHeader:
+    """What the run in `folder` is.
+
+    Raises:
+        MissingPathError: `folder` does not exist, or has no run.json.
+        StoreError: run.json is damaged or of another schema version.
+    """
+    if not (folder / "run.json").is_file():
+        raise MissingPathError(_not_a_run(folder))
+    return _header(folder / "run.json")
+
+
+def read_status(folder: Path) -> Status:
+    """Where the run in `folder` stands; one without status.json was interrupted. Raises: StoreError."""
+    return _status(folder / "status.json", 0, [])
+
+
+def _remarks(faults: list[FaultRow], resumes: list[ResumeRow]) -> list[str]:
+    """What happened to the run beside its steps."""
+    remarks = []
+    if faults:
+        remarks.append(f"{len(faults)} optimizer steps or rollouts were not applied: not finite (faults.jsonl).")
+    changed = sorted({name for row in resumes for name in row.changes})
+    if changed:
+        remarks.append(f"It was resumed with changes: {', '.join(changed)} (resumes.jsonl).")
+    return remarks
 
 
 def _not_a_run(folder: Path) -> str:

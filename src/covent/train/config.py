@@ -121,6 +121,15 @@ class EvaluationSettings(_Settings):
     """Which validation and test problems are drawn; not tied to the run's seed, so that runs are comparable."""
 
 
+class CheckpointSettings(_Settings):
+    """What `covent resume` goes on from, beside what a signal saves."""
+
+    every: int = Field(default=10, ge=0)
+    """Rollout steps between two checkpoints; 0: only at the start and the end."""
+    keep: _PositiveInt = 2
+    """Newest checkpoints that are kept; each holds the weights and twice their size for the optimizer."""
+
+
 class TrainConfig(_Settings):
     """All settings of one run."""
 
@@ -152,6 +161,7 @@ class TrainConfig(_Settings):
     """One entropy control, or a list of them that act together."""
     optimizer: OptimizerSettings = OptimizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)

@@ -12,6 +12,7 @@ from covent.core.keys import key
 from covent.readings import Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
+from covent.stopping import poll
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
 from covent.store.schema import EvaluationRow, VerdictRow
 from covent.tasks import Problem, Task, Verdict
@@ -98,4 +99,8 @@ class Exam:
 
 def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], responses: Responses) -> list[Verdict]:
     texts = model.decode_all(responses)
-    return [task.verdict(problems[group], text) for group, text in zip(responses.group.tolist(), texts, strict=True)]
+    verdicts = []
+    for group, text in zip(responses.group.tolist(), texts, strict=True):
+        poll()
+        verdicts.append(task.verdict(problems[group], text))
+    return verdicts
