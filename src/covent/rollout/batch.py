@@ -97,15 +97,18 @@ def response_logits(model: PreTrainedModel, responses: Responses) -> Tensor:
 
 
 def bad_logit(logits: Tensor, mask: Tensor) -> str:
-    """`nan`, `inf` or `-inf` if such a logit stands at a token of the mask; otherwise empty.
+    """`nan` or `inf` if such a logit stands at a token of the mask, `-inf` if all its logits are; otherwise empty.
+
+    A single -inf is an entry of the vocabulary that is switched off, and does no harm.
 
     Args:
       logits: [..., V].
       mask: [...]; what stands behind it may be anything.
     """
-    least, most = torch.aminmax(logits.detach(), dim=-1)
-    bad = [extreme[mask & ~extreme.isfinite()] for extreme in (most, least)]
-    return next((str(float(values[0])) for values in bad if len(values)), "")
+    # The maximum of a row with NaN is NaN.
+    most = logits.detach().amax(dim=-1)
+    bad = most[mask & ~most.isfinite()]
+    return str(float(bad[0])) if len(bad) else ""
 
 
 def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
