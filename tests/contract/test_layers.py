@@ -28,6 +28,7 @@ LAYERS = {
     "provenance": Layer(0, ""),
     "strict_yaml": Layer(0, "yaml"),
     "stopping": Layer(0, ""),
+    "visible": Layer(0, ""),
     "readings": Layer(1, "pydantic"),
     "core": Layer(2, "torch jaxtyping triton"),
     "controls": Layer(3, "torch jaxtyping pydantic"),

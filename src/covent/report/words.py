@@ -333,7 +333,7 @@ def _advice(summary: RunSummary) -> Finding | None:
         return Finding(
             "What next",
             f"The control took every candidate in {n.percent(control.took_all_frac, 0)} of the updates: raising its"
-            " share changes nothing; lower it, or let more tokens be candidates.",
+            " share changes nothing; lower it, or widen the band.",
         )
     if last > 0.2:
         return Finding(
