@@ -7,6 +7,19 @@ PYTEST_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Its paths are absolute and its packages belong to one Python: in another folder, with another Python or with other
+# flags for pip, `.venv` is made anew. No flags keep what is there.
+export MADE_FOR := $(CURDIR), $(shell $(PYTHON) -V 2>&1)
+export PIP_FLAGS
+ifneq ($(MADE_FOR),$(shell cat $(STAMP) 2>/dev/null))
+$(shell rm -f $(STAMP))
+endif
+ifneq ($(strip $(PIP_FLAGS)),)
+ifneq ($(strip $(PIP_FLAGS)),$(strip $(shell cat .venv/.pip-flags 2>/dev/null)))
+$(shell rm -f $(STAMP))
+endif
+endif
+
 .PHONY: demo test lint clean
 
 demo: $(STAMP)
@@ -22,9 +35,12 @@ lint: $(STAMP)
 
 # Installed once, and again when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "covent needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name one: make PYTHON=python3.12" >&2; exit 2; }
+	test -f $@ || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[train,dev]'
-	touch $(STAMP)
+	@printf '%s\n' "$$PIP_FLAGS" > .venv/.pip-flags
+	@printf '%s\n' "$$MADE_FOR" > $@
 
 # Keeps runs/: results are yours to delete.
 clean:

@@ -31,7 +31,7 @@ from covent.errors import ConfigError
 from covent.law.student import mixture_interval
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import Run, read_run
-from covent.train.config import config_yaml, load_config, parse_config
+from covent.train.config_file import config_yaml, load_config, parse_config
 from covent.train.demo import METHODS, DemoRun, demo_runs
 
 MATCHED_STEPS = (20, 40, 80, 120)

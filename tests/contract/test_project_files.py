@@ -12,7 +12,7 @@ import pytest
 from covent.cli.extras import EXTRAS
 from covent.cli.main import parse
 from covent.cli.train import Train
-from covent.train.config import load_config
+from covent.train.config_file import load_config
 from tests.contract.source import ROOT, modules
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from covent.core.penalties import KLForm
@@ -71,9 +70,7 @@ def kl_cov(measured: Measured, settings: KLCov, key: int) -> Plan:
         unclipped_plan(measured, reading),
         chosen=chosen,
         # Only the kink of |log ratio| turns rounding into a gradient; the smooth forms may act everywhere.
-        kl_weight=torch.where(acts if settings.kl_form == "abs" else chosen, settings.ppo_kl_coef, 0.0).to(
-            measured.logprobs.dtype
-        ),
+        kl_weight=(acts if settings.kl_form == "abs" else chosen).to(measured.logprobs.dtype) * settings.ppo_kl_coef,
         kl_form=settings.kl_form,
         # No clip at all is what KL-Cov says of it: an unbounded range, not silence.
         sets_clip=True,

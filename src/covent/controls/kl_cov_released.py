@@ -59,7 +59,7 @@ def kl_cov_released(measured: Measured, settings: KLCovReleased, key: int) -> Pl
     return replace(
         unclipped_plan(measured, reading),
         chosen=chosen,
-        kl_weight=torch.where(chosen, settings.ppo_kl_coef, 0.0).to(measured.logprobs.dtype),
+        kl_weight=chosen.to(measured.logprobs.dtype) * settings.ppo_kl_coef,
         kl_form="abs",
         sets_clip=True,
     )

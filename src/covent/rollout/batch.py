@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from covent.core.entropy import logprob_and_entropy
 from covent.core.keys import TokenIdentity
+from covent.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,38 @@ def response_logits(model: PreTrainedModel, responses: Responses) -> Tensor:
     return output.logits[:, :-1]
 
 
+def bad_logit(logits: Tensor, mask: Tensor) -> str:
+    """`nan` or `inf` if such a logit stands at a token of the mask, `-inf` if all its logits are; otherwise empty.
+
+    A single -inf is an entry of the vocabulary that is switched off, and does no harm.
+
+    Args:
+      logits: [..., V].
+      mask: [...]; what stands behind it may be anything.
+    """
+    # The maximum of a row with NaN is NaN.
+    most = logits.detach().amax(dim=-1)
+    bad = most[mask & ~most.isfinite()]
+    return str(float(bad[0])) if len(bad) else ""
+
+
 def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log-prob and exact entropy of each response token under the model, [B, T], nats; gradients flow.
 
     The log-prob is at the sampling temperature, so that ratios compare the policies that act; the entropy is at T = 1.
     Positions behind the mask hold finite junk.
+
+    Raises: NonFiniteError when a logit of a response token is NaN or infinite.
     """
-    return token_scores(response_logits(model, responses), responses.response_ids, temperature)
+    logits = response_logits(model, responses)
+    require_finite(logits, responses.mask)
+    return token_scores(logits, responses.response_ids, temperature)
+
+
+def require_finite(logits: Tensor, mask: Tensor) -> None:
+    """Raises: NonFiniteError when a logit at a token of the mask is NaN or infinite."""
+    if bad := bad_logit(logits, mask):
+        raise NonFiniteError(f"A logit of the learner is {bad}.", tensor="learner's logits")
 
 
 def token_scores(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

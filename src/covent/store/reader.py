@@ -16,7 +16,9 @@ from covent.store.schema import (
     SCHEMA_VERSION,
     AttributionRow,
     EvaluationRow,
+    FaultRow,
     ForecastRow,
+    ResumeRow,
     Row,
     RunHeader,
     SampleRow,
@@ -46,6 +48,8 @@ class Run:
     samples: list[SampleRow]
     attributions: list[AttributionRow] = field(default_factory=list)
     """Empty unless the run was asked for them."""
+    faults: list[FaultRow] = field(default_factory=list)
+    resumes: list[ResumeRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know: a line that was cut off, a status that is missing."""
 
@@ -68,10 +72,8 @@ def read_run(folder: Path | str) -> Run:
         StoreError: another schema version, or a file or line that does not fit the schema; the message has file:line.
     """
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise MissingPathError(_not_a_run(folder))
     notes: list[str] = []
-    header = _header(folder / "run.json")
+    header = read_header(folder)
     steps = _rows(folder / "steps.jsonl", StepRow, notes)
     updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
     attributions = _rows(folder / "attributions.jsonl", AttributionRow, notes)
@@ -82,8 +84,11 @@ def read_run(folder: Path | str) -> Run:
     if _is_own(header):
         _require_verdicts(folder / "steps.jsonl", steps)
         _require_one_each(folder / "evaluations.jsonl", evaluations)
+    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
+    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
+    notes += _remarks(faults, resumes)
     status = _status(folder / "status.json", len(steps), notes)
-    notes += _disagreements(status, steps)
+    notes += _disagreements(status, steps, faults)
     return Run(
         folder=folder,
         header=header,
@@ -95,8 +100,38 @@ def read_run(folder: Path | str) -> Run:
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
         attributions=attributions,
+        faults=faults,
+        resumes=resumes,
         notes=notes,
     )
+
+
+def read_header(folder: Path) -> RunHeader:
+    """What the run in `folder` is.
+
+    Raises:
+        MissingPathError: `folder` does not exist, or has no run.json.
+        StoreError: run.json is damaged or of another schema version.
+    """
+    if not (folder / "run.json").is_file():
+        raise MissingPathError(_not_a_run(folder))
+    return _header(folder / "run.json")
+
+
+def read_status(folder: Path) -> Status:
+    """Where the run in `folder` stands; one without status.json was interrupted. Raises: StoreError."""
+    return _status(folder / "status.json", 0, [])
+
+
+def _remarks(faults: list[FaultRow], resumes: list[ResumeRow]) -> list[str]:
+    """What happened to the run beside its steps."""
+    remarks = []
+    if faults:
+        remarks.append(f"{len(faults)} optimizer steps or rollouts were not applied: not finite (faults.jsonl).")
+    changed = sorted({name for row in resumes for name in row.changes})
+    if changed:
+        remarks.append(f"It was resumed with changes: {', '.join(changed)} (resumes.jsonl).")
+    return remarks
 
 
 def _not_a_run(folder: Path) -> str:
@@ -208,19 +243,20 @@ def _require_one_each(path: Path, rows: list[EvaluationRow]) -> None:
             )
 
 
-def _disagreements(status: Status, steps: list[StepRow]) -> list[str]:
-    """Where status.json and the rows of steps.jsonl tell different stories."""
+def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow]) -> list[str]:
+    """Where status.json and the rows of steps.jsonl tell different stories. A rollout that was left out has no row."""
     notes = []
-    done = steps[-1].step + 1 if steps else 0
+    told = {row.step for row in steps} | {row.step for row in faults if row.update is None}
+    done = max(told, default=-1) + 1
     # A run writes the row first: killed in between, its row is one ahead.
     ahead = 0 if status.state == "finished" else 1
     if not status.step <= done <= status.step + ahead:
-        rows = f"end at step {done - 1}" if steps else "are missing"
+        rows = f"end at step {done - 1}" if told else "are missing"
         notes.append(
             f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
         )
-    if steps and len(steps) < done - steps[0].step:
+    if steps and len(told) < done - min(told):
         notes.append(
-            f"steps.jsonl holds {len(steps)} of the rollout steps {steps[0].step} to {done - 1}; the rest is missing."
+            f"steps.jsonl holds {len(steps)} of the rollout steps {min(told)} to {done - 1}; the rest is missing."
         )
     return notes

@@ -10,14 +10,19 @@ forecasts.jsonl    ForecastRow: what the law said about the rest, while the run 
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
 attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
+faults.jsonl       FaultRow: an optimizer step or rollout that was not applied because a number was not finite
+faults/            the rollouts of those
+resumes.jsonl      ResumeRow: each time the run was taken up again, and what had changed
+checkpoints/       what `covent resume` goes on from (see covent.store.checkpoint)
+run.lock           locked while a process writes to the folder, and which process
 model/             the final weights (safetensors) and tokenizer
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.readings import CovarianceTail, Mean, ProbeReading
 from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Proportion, Settings, Share
@@ -29,6 +34,21 @@ class Row(BaseModel):
     """Base of all rows: unknown fields are errors, and so are NaN and infinite values when written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_TIMING = {"timing": True}
+
+Seconds = Annotated[float, Field(json_schema_extra=_TIMING)]
+"""Wall time. It is a field's mark too: of a run that is repeated or resumed, all but these must come out the same."""
+
+SecondsByPhase = Annotated[dict[str, float], Field(json_schema_extra=_TIMING)]
+"""Wall times by name, marked in the same way."""
+
+
+def untimed(row: Row) -> dict[str, Any]:
+    """The fields of a row that are not wall times: what the same settings and seed must reproduce bit for bit."""
+    marked = {name for name, field in type(row).model_fields.items() if field.json_schema_extra == _TIMING}
+    return row.model_dump(exclude=marked)
 
 
 class RunHeader(Row):
@@ -63,7 +83,7 @@ class Status(Row):
     num_steps: Count
     """Rollout steps asked for."""
     message: str = ""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Wall time of the whole run so far."""
 
 
@@ -95,7 +115,9 @@ class StepRow(Row):
     """Optimizer steps taken on this rollout."""
     sampler_gap: float | None
     """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths."""
-    seconds: dict[str, float]
+    num_not_applied: int = 0
+    """Optimizer steps of this rollout that were not applied, see FaultRow."""
+    seconds: SecondsByPhase
     """Wall time by phase: rollout, measure, update, probe, evaluate."""
 
 
@@ -152,7 +174,7 @@ class EvaluationRow(Row):
     num_right: list[int]
     """Right sampled responses of each problem, in the fixed order of the problems."""
     unparsable: Share
-    seconds: float
+    seconds: Seconds
 
     @model_validator(mode="after")
     def _fits_its_problems_and_samples(self) -> Self:
@@ -259,6 +281,36 @@ class AttributionRow(Row):
     """Common factor of all gradient parts from the clip of the gradient's norm; 1 where it did not act."""
 
 
+class FaultRow(Row):
+    """Something that was not applied because a number in it was NaN or infinite; the weights are as they were."""
+
+    step: Count
+    update: Count | None
+    """The optimizer step; None when the whole rollout was left out."""
+    tensor: str
+    """The first bad tensor."""
+    message: str
+    in_a_row: Count
+    """Faults since the last optimizer step that was applied; the third stops the run."""
+    rollout: str | None
+    """File in the run folder with the prompts and what had been sampled; tensors lie beside it as safetensors."""
+
+
+class ResumeRow(Row):
+    """One time that a run was taken up again."""
+
+    time: Annotated[str, Field(json_schema_extra=_TIMING)]
+    """UTC, ISO 8601."""
+    checkpoint: str | None
+    """Name of the checkpoint; None when there was none yet and the run began again."""
+    step: Count
+    """Rollout steps that were done."""
+    set_aside: list[str]
+    """Newer checkpoints that were damaged or did not fit the rows, by their new names."""
+    changes: dict[str, tuple[str, str]]
+    """What differs from the run so far and was allowed by name: before, after."""
+
+
 ROW_FILES: dict[str, type[Row]] = {
     "steps": StepRow,
     "updates": UpdateRow,
@@ -267,4 +319,6 @@ ROW_FILES: dict[str, type[Row]] = {
     "verdicts": VerdictRow,
     "samples": SampleRow,
     "attributions": AttributionRow,
+    "faults": FaultRow,
+    "resumes": ResumeRow,
 }
