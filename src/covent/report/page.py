@@ -192,7 +192,7 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[str]
             state = "is not finished" if status.state == "running" else f"was {status.state}"
             state = "failed" if status.state == "failed" else state
             lines.append(f"{name} {state} after {summary.num_steps} of {status.num_steps} rollout steps{why}.")
-        elif summary.law("validation").forms is None and summary.num_steps:
+        elif summary.law("validation").fit is None and summary.num_steps:
             lines.append(f"{name} has no law: {summary.law('validation').reason}")
         if not summary.num_steps:
             lines.append(f"{name} has no rollout step yet.")
