@@ -288,11 +288,11 @@ def _why_law_does_not_apply(points: Points, unit: Unit) -> list[str]:
     drift = drift_at_equal_entropy(points)
     if drift is None or not drift.outweighs_entropy:
         return []
+    low, high = (100 * end / FULL_MARKS[unit] for end in drift.gain_interval)
     return [
         "Not identified: something besides entropy drives this run, such as a control that holds entropy, so the law"
         f" does not apply: at equal entropy accuracy rose by {in_points(drift.gain, unit)} over the run (95 %:"
-        f" {in_points(drift.gain_interval[0], unit)} to {in_points(drift.gain_interval[1], unit)}), and entropy"
-        f" accounts for at most {in_points(drift.entropy_gain, unit)}."
+        f" {low:.1f} to {high:.1f}), and entropy accounts for at most {in_points(drift.entropy_gain, unit)}."
     ]
 
 

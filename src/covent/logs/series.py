@@ -42,6 +42,32 @@ class Point:
     line: int
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where a run starts and ends, for logs that hold the policy before any update."""
+
+    entropy_start: float
+    """Entropy of the first rollout step, nats."""
+    accuracy_start: float | None
+    """Accuracy before any update, unit of R; None where it was not measured."""
+    num_steps: int
+    """Rollout steps at the end whose mean entropy is the end of it."""
+    num_points: int
+    """Points at the end whose mean accuracy is the end of it."""
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """What a run did about its entropy and its groups, as far as its folder says."""
+
+    names: tuple[str, ...]
+    """The controls of entropy; empty for a plain ratio clip."""
+    group_filter: str | None
+    """`none`, `mixed` or `refill`, as in the trainer's settings."""
+    took_all_frac: float = 0.0
+    """Share of updates in which a control took every candidate there was."""
+
+
 @dataclass(frozen=True, eq=False)
 class LogSeries:
     """What the law needs of one run. The arrays of points have one length, which may be 0."""
@@ -70,6 +96,10 @@ class LogSeries:
     others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     """Steps and values of the metrics of `ALSO_KNOWN` that were logged."""
     warnings: list[str]
+    ends: Ends | None = None
+    """None: start and end are means over the first and the last 5 % of the log."""
+    control: RunControl | None = None
+    """None where the log does not say."""
 
     def __len__(self) -> int:
         return len(self.step)
