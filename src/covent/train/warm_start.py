@@ -18,11 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
-from covent.core.entropy import logprob_and_entropy
 from covent.core.keys import key
 from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
-from covent.rollout.batch import Responses, pad_left, response_logits
+from covent.rollout.batch import Responses, pad_left, score
 from covent.rollout.sampler import sample
 from covent.stopping import poll
 from covent.tasks import Problem, Task, problems
@@ -176,7 +175,7 @@ def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[
         group=rows,
         sample=rows,
     )
-    logprobs, _ = logprob_and_entropy(response_logits(model.network, responses), responses.response_ids)
+    logprobs, _ = score(model.network, responses)
     return -masked_mean(logprobs, mask)
 
 
