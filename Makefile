@@ -7,13 +7,21 @@ PYTEST_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean
+TRL_BIN := .venv-trl/bin
+TRL_OLDEST := .venv-trl/oldest
+
+.PHONY: demo test test-trl lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# covent inside TRL, in an environment of its own: with the newest supported release, then with the oldest.
+test-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
+	PYTHONPATH=$(TRL_OLDEST) $(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,7 +34,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[train,dev]'
 	touch $(STAMP)
 
+.venv-trl/.installed: pyproject.toml tests/integrations/trl/requirements.txt
+	test -x $(TRL_BIN)/python || $(PYTHON) -m venv .venv-trl
+	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	  -r tests/integrations/trl/requirements.txt -e '.[trl]'
+	rm -rf $(TRL_OLDEST)
+	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps --target $(TRL_OLDEST) trl==1.14.2
+	touch $@
+
 # Keeps runs/: results are yours to delete.
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
