@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
@@ -195,7 +195,8 @@ class CoventMixin:
         of_policy = self._covent_sampled is not None and model is self.model
         if of_policy:
             kwargs["compute_entropy"] = True
-        found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        with self._covent_entropies_with_gradient():
+            found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         scores = Scores(*found[:2])
         if of_policy:
             self._covent_sampled.append(scores)
@@ -204,6 +205,11 @@ class CoventMixin:
         if self._covent_micro is not None:
             return (self._covent_take_hold(self._covent_micro, scores), *found[1:])
         return found
+
+    def _covent_entropies_with_gradient(self) -> AbstractContextManager[None]:
+        """TRL before 1.16 keeps the gradient of entropies only for a bonus of its own: so it is told of one."""
+        wanted = self._covent_micro is not None and "entropy_bonus" in self._covent.types
+        return replaced(self, {"_entropy_bonus_enabled": True} if wanted and hasattr(self, "entropy_coef") else {})
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's loss under the plan, plus the plan's own terms."""
@@ -289,6 +295,11 @@ class CoventMixin:
             weights = token_weights(self, _trl_loss, micro.inputs, micro.scores.logprobs)
             loss = loss + (weights * (terms.kl + terms.reference_kl)).sum()
         if plan.entropy_weight is not None:
+            if not micro.scores.entropies.requires_grad:
+                raise EngineError(
+                    "This TRL gives its loss entropies without gradient, so an entropy bonus would do nothing. Use"
+                    " CoventGRPOTrainer, or trl>=1.16."
+                )
             part = part_of_mean(terms.bonus, micro.columns.mask, count=plan.reading.num_tokens)
             loss = loss + part * self._covent_bonus_scale
         return loss

@@ -78,6 +78,7 @@ class Steering:
         """
         self.settings = settings
         self.group = group
+        self.types = {each.type for each in settings.controls}
         self.states = controls.first_states(settings.controls)
         self.window: Window | None = None
         self.updates_since_sampling = 0
