@@ -82,9 +82,10 @@ class Inputs(NamedTuple):
 
 
 def chosen(case: Case) -> dict[str, Variant]:
-    """Variants that are there and take this dtype."""
-    dtype = getattr(torch, case.dtype)
-    return {name: variant for name, variant in VARIANTS.items() if variant.is_there and dtype in variant.only}
+    """Variants that are there, take this dtype and are quick enough for this size."""
+    dtype, num_logits = getattr(torch, case.dtype), case.num_tokens * case.vocabulary
+    fitting = {name: each for name, each in VARIANTS.items() if dtype in each.only and num_logits <= each.largest}
+    return {name: variant for name, variant in fitting.items() if variant.is_there}
 
 
 def floor(inputs: Inputs) -> Callable[[], None]:
