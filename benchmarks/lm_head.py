@@ -1,13 +1,13 @@
 """Log-prob and entropy from the LM head: time, memory and errors of covent and its peers, side by side in one process.
 
-    covent bench lm_head                                  # sets up the peers' environment, then runs the command below
+    covent bench --case bf16                              # sets up the peers' environment, then runs the command below
     python benchmarks/lm_head.py --case bf16 --json benchmarks/results/lm_head_bf16.json
     python benchmarks/lm_head.py --page > docs/performance.md
 
 Times are CPU time of the process on one thread, forward and backward of sum(w1 logp + w2 H), variants in turn, medians
-(of 7; of 3 for the peers); the floor is the three matrix products alone, timed in the same turns. Memory is the peak of
-a fresh process above what it held before the call. Errors are against float64. The large case takes about a quarter of
-an hour of one core.
+of 7 (of 3 for the peers); the floor is the three matrix products alone, timed in the same turns. Memory is the peak of
+a fresh process above what it held before the call. Errors are against float64. The large case takes a quarter of an
+hour.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ class Inputs(NamedTuple):
 
 
 def chosen(case: Case) -> dict[str, Variant]:
-    """Variants that are there and take this dtype."""
-    dtype = getattr(torch, case.dtype)
-    return {name: variant for name, variant in VARIANTS.items() if variant.is_there and dtype in variant.only}
+    """Variants that are there, take this dtype and are quick enough for this size."""
+    dtype, num_logits = getattr(torch, case.dtype), case.num_tokens * case.vocabulary
+    fitting = {name: each for name, each in VARIANTS.items() if dtype in each.only and num_logits <= each.largest}
+    return {name: variant for name, variant in fitting.items() if variant.is_there}
 
 
 def floor(inputs: Inputs) -> Callable[[], None]:

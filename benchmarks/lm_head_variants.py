@@ -19,7 +19,7 @@ from covent.core.lm_head import logprob_and_entropy_from_hidden
 
 Pair = tuple[Tensor, Tensor | None]
 BUDGET = 512 << 20
-EVERY = 10**9
+EVERY = 10**12
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Variant:
     """Whether the epilogue in C may be used."""
     turns: int = 3
     """How often it is timed at most; ours are timed every turn."""
+    largest: int = EVERY
+    """Logits beyond which it is left out, for minutes a call."""
     only: tuple[torch.dtype, ...] = field(default=(torch.float32, torch.bfloat16))
 
     @property
@@ -118,5 +120,5 @@ VARIANTS: dict[str, Variant] = {
     "verl eager": Variant(verl_eager, "verl"),
     "verl FusedLinearForPPO": Variant(verl_fused, "verl"),
     "Liger scaled CE": Variant(liger, "liger_kernel"),
-    "torch linear_cross_entropy": Variant(torch_linear_cross_entropy, turns=1),
+    "torch linear_cross_entropy": Variant(torch_linear_cross_entropy, turns=1, largest=1 << 26),
 }
