@@ -1,4 +1,7 @@
-"""Every setting of the embedded trainer, documented under its field, and how a YAML file and overrides become one."""
+"""The settings of the embedded trainer, each explained under its field, and how a YAML file and overrides become one.
+
+Those of the controls are explained in `covent.controls`, those of the tasks in `covent.tasks`.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,13 @@ class ModelSettings(_Settings):
     """Folder of a downloaded transformers causal LM (config.json and safetensors), for example Qwen2.5-0.5B. None:
     a model of the sizes below with a word-level tokenizer, initialised at random."""
     hidden_size: _PositiveInt = 64
+    """Width of the model; a multiple of twice num_heads."""
     num_layers: _PositiveInt = 2
+    """Transformer layers."""
     num_heads: _PositiveInt = 4
+    """Attention heads of a layer."""
     intermediate_size: _PositiveInt = 168
+    """Width of the MLP inside a layer."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Self:
@@ -53,14 +60,18 @@ class WarmStartSettings(_Settings):
     steps: int = Field(default=700, ge=0)
     """0 starts RL from the model as it is."""
     batch_size: _PositiveInt = 64
+    """Demonstrations in one supervised step."""
     lr: float = Field(default=3e-3, gt=0)
+    """Largest learning rate of the supervised steps."""
     lr_warmup_steps: int = Field(default=50, ge=0)
+    """Supervised steps over which lr rises linearly."""
     final_lr_frac: float = Field(default=0.05, ge=0, le=1)
     """The cosine schedule ends at this fraction of lr."""
     min_teacher_frac: float = Field(default=0.66, ge=0, le=1)
     """A warm start counts as done when the model solves at least this share of what the writers of the demonstrations
     solve, on 512 train problems; otherwise it is trained for `steps` more, up to `max_rounds` times. 0: no check."""
     max_rounds: _PositiveInt = 3
+    """Most times that the warm start is trained for `steps`; a model that is still too weak after that is an error."""
     cache: bool = True
     """Keep the warm-started weights in the user's cache folder (XDG_CACHE_HOME/covent)."""
 
@@ -69,8 +80,11 @@ class RolloutSettings(_Settings):
     """How responses are sampled and which groups are kept."""
 
     prompts_per_step: _PositiveInt = 32
+    """Prompts of a rollout step, one group of responses each."""
     samples_per_prompt: int = Field(default=8, ge=2)
+    """Responses to a prompt: the size of a group, over which advantages are centred."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of sampling. Entropy is measured at temperature 1, whatever this is."""
     max_response_tokens: int | None = Field(default=None, ge=1)
     """None: what the task's longest response needs."""
     group_filter: Literal["none", "mixed", "refill"] = "mixed"
@@ -87,7 +101,9 @@ class OptimizerSettings(_Settings):
     """Adam and the split of a rollout into optimizer steps."""
 
     lr: float = Field(default=3e-4, gt=0)
+    """Learning rate, constant after its warm-up."""
     betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decay of the mean and of the mean square of the gradient."""
     lr_warmup_steps: int = Field(default=5, ge=0)
     """Optimizer steps over which lr rises linearly."""
     grad_clip: float = Field(default=1.0, gt=0)
@@ -105,10 +121,13 @@ class EvaluationSettings(_Settings):
     """Validation once per block of so many rollout steps, with the policy in the middle of the block; the law pairs it
     with the block's mean entropy."""
     validation_problems: _PositiveInt = 128
+    """Problems of a validation."""
     validation_samples: _PositiveInt = 4
+    """Responses to each of them, at temperature 1: the k of avg@k."""
     test_problems: int = Field(default=256, ge=0)
     """Evaluated before and after the run; 0 skips the test."""
     test_samples: _PositiveInt = 32
+    """Responses to each test problem, at temperature 1, beside a greedy one: the largest k of pass@k."""
     problem_seed: int = 0
     """Which validation and test problems are drawn; not tied to the run's seed, so that runs are comparable."""
 
@@ -119,16 +138,23 @@ class TrainConfig(_Settings):
     name: str = ""
     """Label in legends; empty: the control's type."""
     seed: int = Field(default=0, ge=0)
+    """Decides everything random in a run: corpus, weights, warm start, prompts, sampling."""
     steps: _PositiveInt = 160
     """Rollout steps."""
     threads: _PositiveInt = 1
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU if torch finds one."""
     dtype: Literal["float32", "float64"] = "float32"
+    """Of weights and arithmetic."""
     task: Annotated[ClockSettings | GridSettings, Field(discriminator="name")] = ClockSettings()
+    """Which problems; `task.name` chooses, and its settings are explained in `covent.tasks`."""
     model: ModelSettings = ModelSettings()
+    """Which model, or the sizes of one made here."""
     warm_start: WarmStartSettings = WarmStartSettings()
+    """Supervised training before RL."""
     rollout: RolloutSettings = RolloutSettings()
+    """How responses are sampled, and which are kept."""
     scale_rewards: Literal["group", "none"] = "group"
     """`group`: advantages are divided by the standard deviation of their group (GRPO). `none`: centred only."""
     loss_mode: Literal["vanilla", "gspo", "cispo"] = "vanilla"
@@ -140,9 +166,12 @@ class TrainConfig(_Settings):
     """How the terms of tokens are weighed, with verl's names: GRPO as published is seq-mean-token-mean, Dr.GRPO
     seq-mean-token-sum-norm."""
     control: OneOrSeveralControls = PPOClip()
-    """One entropy control, or a list of them that act together."""
+    """One entropy control, or a list of them that act together; `type` chooses, and its settings are explained in
+    `covent.controls`."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    """Adam, and the split of a rollout into updates."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """Validation and test."""
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)
