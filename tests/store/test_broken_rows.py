@@ -12,6 +12,7 @@ import pytest
 from covent.errors import StoreError
 from covent.report.page import page
 from covent.store.reader import read_run
+from covent.store.schema import FaultRow
 from tests.support.synthetic import write_run
 
 STEPS = 10
@@ -176,6 +177,16 @@ def test_status_and_rows_that_disagree_are_noted(folder: Path) -> None:
 def test_a_gap_in_the_rows_is_noted(folder: Path) -> None:
     cut(folder, slice(0, None, 3))
     assert read_run(folder).notes == ["steps.jsonl holds 4 of the rollout steps 0 to 9; the rest is missing."]
+
+
+def test_a_rollout_that_was_left_out_is_no_gap(folder: Path) -> None:
+    lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "steps.jsonl").write_text("".join(lines[:3] + lines[4:9]), encoding="utf-8")
+    assert len(read_run(folder).notes) == 2
+    left_out = [FaultRow(step=step, update=None, tensor="t", message="", in_a_row=1, rollout=None) for step in (3, 9)]
+    rows = "".join(row.model_dump_json() + "\n" for row in left_out)
+    (folder / "faults.jsonl").write_text(rows, encoding="utf-8")
+    assert [note for note in read_run(folder).notes if "steps.jsonl" in note] == []
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,15 @@ def read_run(folder: Path | str) -> Run:
     _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
     _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
-    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
-    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
-    notes += _remarks(faults, resumes)
     evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
     if _is_own(header):
         _require_verdicts(folder / "steps.jsonl", steps)
         _require_one_each(folder / "evaluations.jsonl", evaluations)
+    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
+    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
+    notes += _remarks(faults, resumes)
     status = _status(folder / "status.json", len(steps), notes)
-    notes += _disagreements(status, steps)
+    notes += _disagreements(status, steps, faults)
     return Run(
         folder=folder,
         header=header,
@@ -248,19 +248,20 @@ def _require_one_each(path: Path, rows: list[EvaluationRow]) -> None:
             )
 
 
-def _disagreements(status: Status, steps: list[StepRow]) -> list[str]:
-    """Where status.json and the rows of steps.jsonl tell different stories."""
+def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow]) -> list[str]:
+    """Where status.json and the rows of steps.jsonl tell different stories. A rollout that was left out has no row."""
     notes = []
-    done = steps[-1].step + 1 if steps else 0
+    told = {row.step for row in steps} | {row.step for row in faults if row.update is None}
+    done = max(told, default=-1) + 1
     # A run writes the row first: killed in between, its row is one ahead.
     ahead = 0 if status.state == "finished" else 1
     if not status.step <= done <= status.step + ahead:
-        rows = f"end at step {done - 1}" if steps else "are missing"
+        rows = f"end at step {done - 1}" if told else "are missing"
         notes.append(
             f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
         )
-    if steps and len(steps) < done - steps[0].step:
+    if steps and len(told) < done - min(told):
         notes.append(
-            f"steps.jsonl holds {len(steps)} of the rollout steps {steps[0].step} to {done - 1}; the rest is missing."
+            f"steps.jsonl holds {len(steps)} of the rollout steps {min(told)} to {done - 1}; the rest is missing."
         )
     return notes

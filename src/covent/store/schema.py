@@ -284,13 +284,13 @@ class AttributionRow(Row):
 class FaultRow(Row):
     """Something that was not applied because a number in it was NaN or infinite; the weights are as they were."""
 
-    step: int
-    update: int | None
+    step: Count
+    update: Count | None
     """The optimizer step; None when the whole rollout was left out."""
     tensor: str
     """The first bad tensor."""
     message: str
-    in_a_row: int
+    in_a_row: Count
     """Faults since the last optimizer step that was applied; the third stops the run."""
     rollout: str | None
     """File in the run folder with the prompts and what had been sampled; tensors lie beside it as safetensors."""
@@ -303,7 +303,7 @@ class ResumeRow(Row):
     """UTC, ISO 8601."""
     checkpoint: str | None
     """Name of the checkpoint; None when there was none yet and the run began again."""
-    step: int
+    step: Count
     """Rollout steps that were done."""
     set_aside: list[str]
     """Newer checkpoints that were damaged or did not fit the rows, by their new names."""
