@@ -167,8 +167,8 @@ def _sweep_table(result: Any) -> str:
     ]
     text = (
         f"{case['dtype']}, width {case['width']}, vocabulary {case['vocabulary']:,}: MiB beyond inputs and outputs "
-        "(both gradients, log-probs, entropies), each in a fresh process. What grows is the float32 sum of the gradient "
-        "of the hidden states, 4 bytes a number, before it is rounded once.\n\n"
+        "(both gradients, log-probs, entropies), each in a fresh process. What grows is the float32 sum of the "
+        "gradient of the hidden states, 4 bytes a number, before it is rounded once.\n\n"
     )
     return text + _table(["tokens", *(f"{int(size):,}" for size in outputs)], rows) + f"\n{_origin(result)}\n"
 
