@@ -23,7 +23,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl lint clean
+.PHONY: demo test test-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -40,6 +40,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Triton, so that `make test` also runs the GPU kernels in its interpreter. A gigabyte; there is none for macOS.
+kernels: $(STAMP)
+	test "$$(uname)" != Linux || $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) 'triton>=3.4'
 
 # Installed once, and again when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
