@@ -17,7 +17,8 @@ from covent.law import Forecaster
 from covent.stopping import Stopped
 from covent.store import checkpoint
 from covent.store.reader import read_run
-from covent.train.config import TrainConfig, parse_config
+from covent.train.config import TrainConfig
+from covent.train.config_file import parse_config
 from covent.train.resume import resume
 from covent.train.run import train
 from covent.train.state import Position, RunState
