@@ -15,7 +15,7 @@ from typing import Any
 
 from covent.report.attribution import attribution_summary
 from covent.store.reader import Run, read_run
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.run import train
 
 OPTIMIZER = {"lr": 5e-4, "updates_per_rollout": 4}

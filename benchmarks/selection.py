@@ -34,7 +34,8 @@ from covent.core.plan import Measured
 from covent.law.student import mixture_interval
 from covent.store.reader import read_run
 from covent.train import loop
-from covent.train.config import TrainConfig, load_config
+from covent.train.config import TrainConfig
+from covent.train.config_file import load_config
 from covent.train.run import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "clock.yaml"
