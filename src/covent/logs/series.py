@@ -101,6 +101,8 @@ class LogSeries:
     """None: start and end are means over the first and the last 5 % of the log."""
     control: RunControl | None = None
     """None where the log does not say."""
+    label: str = ""
+    """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 
     def __len__(self) -> int:
         return len(self.step)
