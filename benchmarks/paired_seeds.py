@@ -203,16 +203,16 @@ def last_third_gain_share(run: Run) -> float:
 
 def law(summary: RunSummary, source: Any) -> dict[str, Any]:
     found = summary.law(source)
-    if found.forms is None:
+    fitted = found.fit
+    if fitted is None:
         return {"reason": found.reason}
-    fitted = found.forms.law
     return {
         "a": fitted.a,
         "b": fitted.b,
         "ceiling": fitted.ceiling,
         "ceiling_interval": fitted.ceiling_interval,
         "r2": fitted.r2,
-        "r2_line": found.forms.line.r2,
+        "r2_line": fitted.line_r2,
         "identified": fitted.identified,
         "forecasts": {
             str(forecast.fraction): {

@@ -38,7 +38,7 @@ LAYERS = {
     "tasks": Layer(3, "pydantic"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
-    "report": Layer(4, "numpy pydantic plotly jinja2 markupsafe yaml"),
+    "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),
     "integrations": Layer(5, "torch jaxtyping transformers numpy pydantic yaml trl"),
     "cli": Layer(6, "tyro rich numpy torch pynvml"),

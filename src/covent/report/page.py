@@ -217,7 +217,7 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
             state = "failed" if status.state == "failed" else state
             sentence = f"{{}} {state} after {summary.num_steps} of {status.num_steps} rollout steps"
             say(f"{sentence}: {{}}." if status.message else f"{sentence}.", name, status.message)
-        elif summary.law("validation").forms is None and summary.num_steps:
+        elif summary.law("validation").fit is None and summary.num_steps:
             say("{} has no law: {}", name, summary.law("validation").reason or "")
         if not summary.num_steps:
             say("{} has no rollout step yet.", name)

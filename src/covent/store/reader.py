@@ -123,6 +123,11 @@ def read_status(folder: Path) -> Status:
     return _status(folder / "status.json", 0, [])
 
 
+def read_resumes(folder: Path) -> list[ResumeRow]:
+    """Each time that the run in `folder` was taken up again. Raises: StoreError."""
+    return _rows(folder / "resumes.jsonl", ResumeRow, [])
+
+
 def _remarks(faults: list[FaultRow], resumes: list[ResumeRow]) -> list[str]:
     """What happened to the run beside its steps."""
     remarks = []
