@@ -24,8 +24,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from covent.readings import CovarianceTail, Mean, ProbeReading
-from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Proportion, Settings, Share
+from covent.readings import CovarianceTail, Mean
+from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Probe, Proportion, Settings, Share
 
 SCHEMA_VERSION = 1
 
@@ -145,7 +145,7 @@ class UpdateRow(Row):
     """Share of tokens whose ratio lies above the clip range with A > 0."""
     covariance: CovarianceTail
     control: Control
-    probe: ProbeReading | None
+    probe: Probe | None
 
 
 class Estimate(Row):
