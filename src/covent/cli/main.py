@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import signal
 import sys
 import threading
@@ -24,6 +26,7 @@ from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
 from covent.cli.forecast import Forecast
 from covent.cli.measure import Measure
+from covent.cli.options import one_line, unknown_word
 from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.theory import Theory
@@ -69,14 +72,25 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
-    command: Command = tyro.cli(
-        Command,
-        prog="covent",
-        description=_DESCRIPTION,
-        args=positionals_first(words),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return command
+    wrong = unknown_word(words, {each.__name__.lower(): each for each in get_args(Command)})
+    said = io.StringIO()
+    if wrong is None:
+        try:
+            with contextlib.redirect_stderr(said):
+                command: Command = tyro.cli(
+                    Command,
+                    prog="covent",
+                    description=_DESCRIPTION,
+                    args=positionals_first(words),
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+            return command
+        except SystemExit as end:
+            if not end.code:
+                raise
+            wrong = one_line(said.getvalue())
+    Output(as_json="--json" in words).complain(wrong)
+    raise SystemExit(2)
 
 
 def positionals_first(words: Sequence[str]) -> list[str]:

@@ -137,14 +137,15 @@ def _sections(runs: Sequence[Run], looks: Sequence[Style], summaries: Sequence[R
         (
             "curves",
             "Entropy and accuracy",
-            "Reinforcement learning pays for accuracy with entropy. Where the entropy is gone, the gain ends.",
+            "The paper's claim: accuracy is paid for with entropy, and where the entropy is gone, the gain ends.",
             [plots.entropy_chart(runs, looks), plots.accuracy_chart(runs, looks)],
         ),
         (
             "law",
             "Accuracy against entropy: the law",
             "If accuracy is a function of entropy, R = −a·exp(H) + b, the run has a ceiling b − a that can be read off"
-            " early. The straight line in H is the rival to beat.",
+            " early. The straight line in H is the rival to beat. Curves are compared by AICc, their misfit plus a"
+            " charge for each coefficient: lower is better, and a difference of 4 is clear.",
             each(lambda run, look: plots.law_chart(run, look, law[id(run)])),
         ),
         (
