@@ -80,13 +80,18 @@ def test_whether_the_law_is_identified_is_said_of_every_run(tmp_path: Path) -> N
     law = whole.law("validation")
     assert law.fit is not None and law.fit.identified
 
-    def rows(**fields: object) -> dict[str, str]:
+    def other(**fields: object) -> RunSummary:
         fitted = law.model_copy(update={"fit": law.fit.model_copy(update=fields)})  # type: ignore[union-attr]
-        return summary_rows(whole.model_copy(update={"laws": [fitted, whole.law("training")]}))
+        return whole.model_copy(update={"laws": [fitted, whole.law("training")]})
+
+    def rows(**fields: object) -> dict[str, str]:
+        return summary_rows(other(**fields))
 
     assert rows()["  identified"] == "yes"
     doubtful = rows(identified=False)
     assert (doubtful["ceiling b − a"], doubtful["  identified"]) == ("not identified", "no")
     assert rows(identified=False, n=2)["  identified"] == "too few points"
     assert rows(ceiling=1.2)["ceiling b − a"].startswith("120.0 % *")
-    assert "above 100 %: impossible" in _printed(_summary(tmp_path / "clip_cov"))
+    assert "above 100 %: impossible" in _printed(other(ceiling=1.2))
+    assert "above 100 %: impossible" not in _printed(whole)
+    assert "not identified: no ceiling can be" in _printed(_summary(tmp_path / "clip_cov"))

@@ -93,12 +93,14 @@ def ceiling(result: FitResult) -> str:
     """The ceiling in percent where the points determine one."""
     if result.ceiling is None or not result.identified:
         return "not identified"
-    return in_percent(result.ceiling, result.unit) + ("" if result.is_possible else " (above 100 %)")
+    return percent(result.ceiling, result.unit)
 
 
 def percent(value: float | None, unit: Unit) -> str:
-    """An accuracy in percent, or a dash."""
-    return NOT_KNOWN if value is None else in_percent(value, unit)
+    """An accuracy in percent, said where it is none that can be, or a dash."""
+    if value is None:
+        return NOT_KNOWN
+    return in_percent(value, unit) + ("" if 0 <= value <= FULL_MARKS[unit] else " (impossible)")
 
 
 def points(value: float | None, unit: Unit) -> str:

@@ -45,6 +45,18 @@ def unknown_word(words: Sequence[str], commands: Mapping[str, type]) -> str | No
     return None
 
 
+def repeated_option(words: Sequence[str]) -> str | None:
+    """What to say of the first option that is given twice; None if there is none.
+
+    Example:
+        >>> repeated_option(["report", "runs/a", "--out=a.html", "--out", "b.html"])
+        'The option --out is there twice; give it once.'
+    """
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return None if twice is None else f"The option {twice} is there twice; give it once."
+
+
 def one_line(box: str) -> str:
     """The text of tyro's boxes of an error without their frames, in one line."""
     lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in box.splitlines()]

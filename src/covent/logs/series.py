@@ -12,6 +12,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -279,10 +280,7 @@ def _accuracies(
     if lost:
         warnings.append(f"{_counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
     means = ((step, [column[step] for column in columns]) for step in shared)
-    return [
-        Point(step, float(np.mean([p.value for p in points])), points[-1].order, points[-1].line)
-        for step, points in means
-    ]
+    return [Point(step, fmean(p.value for p in points), points[-1].order, points[-1].line) for step, points in means]
 
 
 def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None, warnings: list[str]) -> Unit:
@@ -316,7 +314,7 @@ def _joined(
     Nothing that was logged later enters, so that a point is known at its own step and a forecast cannot look ahead.
     """
     steps = np.array([point.step for point in entropies])
-    values_h = np.array([point.value for point in entropies])
+    values_h = [point.value for point in entropies]
     ends = np.searchsorted(steps, [point.step for point in values], side="right")
     width = window or DEFAULT_WINDOW
     joined_steps, means, used, early, before = [], [], set(), [], 0
@@ -327,7 +325,7 @@ def _joined(
             early.append(point.step)
             continue
         joined_steps.append(point.step)
-        means.append(float(np.mean(values_h[start:end])))
+        means.append(fmean(values_h[start:end]))
         used.add(end - start)
         before = end
     if early:

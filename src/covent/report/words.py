@@ -270,7 +270,7 @@ def _control(control: ControlSummary | None) -> Finding | None:
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
-        text += " share no longer decides, the band does."
+        text += " share no longer decides, the choice of candidates does."
     if control.no_candidate_frac:
         text += f" In {n.share(control.no_candidate_frac)} of the updates there was no candidate at all."
     for note, count in control.notes.items():
