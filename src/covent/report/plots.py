@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from covent.law import Forecast, fit_line
 from covent.law import accuracy as law_accuracy
-from covent.law import fit_line
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report import numbers as n
@@ -182,10 +182,17 @@ def forecast_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         " nothing.",
         note="Error at the end: "
         + "; ".join(f"{n.points(f.unconditional.end_error)} from {n.percent(f.fraction, 0)}" for f in law.forecasts)
-        + ".",
+        + "."
+        + (" Above 100 % a curve is impossible." if _is_beyond_reach(law.forecasts) else ""),
         figure=chart,
         table=table(["known at step", "observed", *columns], steps, observed, *predicted),
     )
+
+
+def _is_beyond_reach(forecasts: Sequence[Forecast]) -> bool:
+    """Whether a drawn prediction lies above 100 %."""
+    drawn = [f.unconditional.accuracy or [] for f in forecasts] + [f.conditional.accuracy or [] for f in forecasts]
+    return any(value > 1 for values in drawn for value in values)
 
 
 def entropy_change_chart(run: Run, style: Style) -> Chart | None:
