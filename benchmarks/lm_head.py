@@ -54,7 +54,7 @@ CASES = {
     "sweep": Case(0, 128, 151_936, "bfloat16", sweep=(1024, 4096, 16_384, 65_536)),
     "tiny": Case(64, 32, 1001, "bfloat16"),
 }
-ERROR_CASE = Case(256, 256, 32_768, "bfloat16")
+ERROR_CASE = Case(128, 128, 32_768, "bfloat16")
 SWEPT = ("covent, low memory, C", "covent, 512 MiB budget, C", "naive")
 NAIVE_LIMIT = 4096
 """Tokens beyond which all logits at once would not fit an ordinary machine."""

@@ -29,7 +29,7 @@ class Forecast(LogOptions):
         output.console.print(outlook_table(results) if self.until is None else backtest_table(results))
         for result in results:
             if result.second_opinion is not None:
-                name = f"{result.name}: " if len(results) > 1 else ""
+                name = f"{result.label}: " if len(results) > 1 else ""
                 told = "" if result.second_opinion.agree is None else "A curve that saturates in steps: "
                 output.say(f"\n{name}{told}{result.second_opinion.sentence}")
         if self.until is not None:

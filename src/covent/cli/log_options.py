@@ -94,7 +94,7 @@ def say_warnings(results: Sequence[FitResult], output: Output, said: Sequence[st
         for warning in result.warnings:
             if warning in said:
                 continue
-            told.setdefault(warning, []).append(result.name)
+            told.setdefault(warning, []).append(result.label)
     for warning, names in told.items():
         where = f"{', '.join(dict.fromkeys(names))}: " if len(results) > 1 else ""
         output.warn(f"{where}{warning}")

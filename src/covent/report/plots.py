@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from covent.law import Forecast, fit_line
 from covent.law import accuracy as law_accuracy
+from covent.law.series import counted
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report import numbers as n
@@ -133,8 +134,8 @@ def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         caption="Time runs to the left. Each point is one validation evaluation against the mean entropy of the steps"
         " around it; such averaging raises R² by itself.",
         note=f"{_ceiling_note(fitted)} R² {n.fixed(fitted.r2, 3)} for the law,"
-        f" {n.fixed(rival.r2, 3)} for the straight line, over {n.counted(fitted.n, 'point')} of"
-        f" {n.counted(law.window or 0, 'step')}.",
+        f" {n.fixed(rival.r2, 3)} for the straight line, over {counted(fitted.n, 'point')} of"
+        f" {counted(law.window or 0, 'step')}.",
         figure=chart,
         table=table(
             ["known at step", "entropy H", "accuracy R"], at, series.entropy.tolist(), series.accuracy.tolist()
