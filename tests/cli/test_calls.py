@@ -111,11 +111,32 @@ def test_a_fault_of_covent_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_interrupted_before_anything_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Train, output: Output) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Train, "run", run)
+    assert main(["train", "clock.yaml", "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().out == "interrupted; no run had begun\n"
+
+
+def test_a_command_that_trains_nothing_does_not_speak_of_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _ends_with(monkeypatch, KeyboardInterrupt())
     assert main(["report", "runs/a"]) == 130
-    assert capsys.readouterr().out == "interrupted; no run had begun\n"
+    assert capsys.readouterr().out == "interrupted\n"
+
+
+def test_a_demo_in_a_taken_folder_says_so_before_it_shows_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text("")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "is taken" in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_interrupted_with_a_run_folder(
