@@ -19,6 +19,7 @@ from covent.core.lm_head import logprob_and_entropy_from_hidden
 
 Pair = tuple[Tensor, Tensor | None]
 BUDGET = 512 << 20
+EVERY = 10**12
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Variant:
     package: str = "torch"
     compiled: bool = False
     """Whether the epilogue in C may be used."""
+    turns: int = 3
+    """How often it is timed at most; ours are timed every turn."""
+    largest: int = EVERY
+    """Logits beyond which it is left out, for minutes a call."""
     only: tuple[torch.dtype, ...] = field(default=(torch.float32, torch.bfloat16))
 
     @property
@@ -105,15 +110,15 @@ def torch_linear_cross_entropy(hidden: Tensor, weight: Tensor, tokens: Tensor) -
 
 
 VARIANTS: dict[str, Variant] = {
-    "covent, low memory": Variant(ours()),
-    "covent, low memory, C": Variant(ours(), compiled=True),
-    "covent, 512 MiB budget": Variant(ours(workspace_bytes=BUDGET)),
-    "covent, 512 MiB budget, C": Variant(ours(workspace_bytes=BUDGET), compiled=True),
+    "covent, low memory": Variant(ours(), turns=EVERY),
+    "covent, low memory, C": Variant(ours(), compiled=True, turns=EVERY),
+    "covent, 512 MiB budget": Variant(ours(workspace_bytes=BUDGET), turns=EVERY),
+    "covent, 512 MiB budget, C": Variant(ours(workspace_bytes=BUDGET), compiled=True, turns=EVERY),
     "covent, float32 logits, C": Variant(ours(exact=True), compiled=True, only=(torch.bfloat16,)),
     "naive": Variant(naive),
     "TRL chunked": Variant(trl, "trl"),
     "verl eager": Variant(verl_eager, "verl"),
     "verl FusedLinearForPPO": Variant(verl_fused, "verl"),
     "Liger scaled CE": Variant(liger, "liger_kernel"),
-    "torch linear_cross_entropy": Variant(torch_linear_cross_entropy),
+    "torch linear_cross_entropy": Variant(torch_linear_cross_entropy, turns=1, largest=1 << 26),
 }

@@ -86,6 +86,12 @@ class DemoError(CoventError, RuntimeError):
     exit_code = 1
 
 
+class BenchError(CoventError, RuntimeError):
+    """A program that a benchmark calls ended badly; its own output says why."""
+
+    exit_code = 1
+
+
 class MissingExtraError(CoventError, ImportError):
     """An optional library is needed; the message names the extra that brings it."""
 

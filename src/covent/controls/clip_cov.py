@@ -26,6 +26,7 @@ class ClipCov(BaseModel):
     clip_ratio_low: float = Field(default=1.0, gt=0, le=1)
     """PPO clip beside it: 1 and 1 in the paper's scripts, which leaves only ratios above 2 to be cut."""
     clip_ratio_high: float = Field(default=1.0, gt=0)
+    """The upper end of the same clip, at a ratio of 1 + clip_ratio_high."""
 
     @model_validator(mode="after")
     def _band_is_ordered(self) -> Self:

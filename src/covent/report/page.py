@@ -246,24 +246,24 @@ def _settings(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[str]]]]:
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     same = {key: flat[0][key] for key in keys if all(key in s and s[key] == flat[0][key] for s in flat)}
     shared = yaml.safe_dump(_nested(same), sort_keys=False, allow_unicode=True) if same else ""
-    differing = [(key, [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
+    differing = [(".".join(key), [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
     return shared, differing
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(config: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Settings by path; a path is no text with dots, since a name may hold one."""
+    found: dict[tuple[str, ...], Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= _flat(value, (*above, key))
         else:
-            found[f"{prefix}{key}"] = value
+            found[(*above, key)] = value
     return found
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+def _nested(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split(".")
+    for (*parents, leaf), value in flat.items():
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from covent import stopping
 from covent.core.keys import TokenIdentity, token_uniform
 from covent.errors import NonFiniteError
 from covent.rollout.batch import Responses, bad_logit, pad_left, positions_of, token_scores
-from covent.stopping import poll
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def sample(
     alive = torch.ones_like(group, dtype=torch.bool)
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for step in range(max_tokens):
-        poll()
+        stopping.poll()
         logits = decoding.logits
         if bad := bad_logit(logits, alive):
             raise NonFiniteError(f"A logit of the sampler at token {step} is {bad}.", tensor="sampler's logits")

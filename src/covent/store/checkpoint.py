@@ -81,7 +81,7 @@ def save(parent: Path, label: str, files: Iterable[tuple[str, bytes]], *, keep: 
     for name, data in files:
         durable.write(temporary / name, data)
         listed[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    durable.write(temporary / MANIFEST, _manifest_text(label, listed))
+    durable.write(temporary / MANIFEST, manifest_text(label, listed))
     durable.sync_folder(temporary)
     opened(temporary)
     os.rename(temporary, final)
@@ -141,7 +141,7 @@ def _listed_files(path: Path) -> dict[str, dict[str, Any]]:
     try:
         found = json.loads(data)
         label, files = found["label"], found["files"]
-        as_written = data == _manifest_text(label, files) and found["version"] == _VERSION
+        as_written = data == manifest_text(label, files) and found["version"] == _VERSION
     except (ValueError, TypeError, KeyError, RecursionError):
         as_written = False
     if not as_written:
@@ -170,7 +170,7 @@ def _compare(folder: Path, name: str, listed: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path.name} has another SHA-256 than the manifest says")
 
 
-def _manifest_text(label: str, files: Mapping[str, Mapping[str, Any]]) -> bytes:
+def manifest_text(label: str, files: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The one text that a manifest of these files can have."""
     body = {"version": _VERSION, "label": label, "files": files}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

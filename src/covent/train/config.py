@@ -142,11 +142,17 @@ class TrainConfig(_Settings):
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU if torch finds one."""
     dtype: Literal["float32", "float64"] = "float32"
+    """Of weights and arithmetic."""
     task: Annotated[ClockSettings | GridSettings, Field(discriminator="name")] = ClockSettings()
+    """Which problems; `task.name` chooses, and its settings are explained in `covent.tasks`."""
     model: ModelSettings = ModelSettings()
+    """Which model, or the sizes of one made here."""
     warm_start: WarmStartSettings = WarmStartSettings()
+    """Supervised training before RL."""
     rollout: RolloutSettings = RolloutSettings()
+    """How responses are sampled, and which are kept."""
     scale_rewards: Literal["group", "none"] = "group"
     """`group`: advantages are divided by the standard deviation of their group (GRPO). `none`: centred only."""
     loss_mode: Literal["vanilla", "gspo", "cispo"] = "vanilla"
@@ -158,10 +164,14 @@ class TrainConfig(_Settings):
     """How the terms of tokens are weighed, with verl's names: GRPO as published is seq-mean-token-mean, Dr.GRPO
     seq-mean-token-sum-norm."""
     control: OneOrSeveralControls = PPOClip()
-    """One entropy control, or a list of them that act together."""
+    """One entropy control, or a list of them that act together; `type` chooses, and its settings are explained in
+    `covent.controls`."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    """Adam, and the split of a rollout into updates."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """Validation and test."""
     checkpoint: CheckpointSettings = CheckpointSettings()
+    """What a run can be resumed from."""
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from covent import stopping
 from covent.controls import ClipCov, Control, KLCov, PPOClip
 from covent.errors import DemoError, RunExistsError
-from covent.stopping import PARENT_VARIABLE, poll
 from covent.tasks import make_task
 from covent.train.config import TrainConfig
 from covent.train.config_file import config_yaml
@@ -81,7 +81,7 @@ def demo(
     alive, ours = os.pipe()
     try:
         while waiting or going:
-            poll()
+            stopping.poll()
             while waiting and len(going) < _PROCESSES:
                 run = waiting.pop(0)
                 going[run.name] = (run, _start(run, alive))
@@ -117,7 +117,7 @@ def _start(run: DemoRun, alive: int) -> subprocess.Popen[bytes]:
     settings.write_text(config_yaml(run.config), encoding="utf-8")
     command = [sys.executable, "-m", "covent", "train", str(settings), "--out", str(run.folder)]
     # Threads of numerical libraries must be limited before they are loaded.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", PARENT_VARIABLE: str(alive)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", stopping.PARENT_VARIABLE: str(alive)}
     with run.log.open("wb") as log:
         return subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=[alive]

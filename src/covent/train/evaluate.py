@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from covent import stopping
 from covent.core.keys import key
 from covent.readings import Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
-from covent.stopping import poll
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
 from covent.store.schema import EvaluationRow, VerdictRow
 from covent.tasks import Problem, Task, Verdict
@@ -101,6 +101,6 @@ def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], res
     texts = model.decode_all(responses)
     verdicts = []
     for group, text in zip(responses.group.tolist(), texts, strict=True):
-        poll()
+        stopping.poll()
         verdicts.append(task.verdict(problems[group], text))
     return verdicts

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from covent import stopping
 from covent.errors import ChangedRunError, CheckpointError, ConfigError, StoreError, suggestion
-from covent.stopping import on_signals, poll
+from covent.stopping import on_signals
 from covent.store import checkpoint
 from covent.store.checkpoint import Checkpoint
-from covent.store.reader import read_header, read_status
+from covent.store.reader import read_header, read_resumes, read_status
 from covent.store.rows import prefix_fault
 from covent.store.schema import ROW_FILES, ResumeRow
 from covent.store.writer import RunWriter
@@ -65,21 +66,22 @@ def resume(
         checkpoint.clean(folder / checkpoint.FOLDER)
         found = _newest_usable(folder, warn)
         setup, state = Setup.of(config)
-        poll()
+        stopping.poll()
         conditions = setup.conditions()
         before = conditions_of(found.checkpoint) if found.checkpoint else settings_by_name(header.config)
         changes = _changes(before, conditions)
-        _require_allowed(changes, allow, known=list(conditions))
+        _require_allowed(changes, [*allow, *_allowed_before(folder, changes)], known=list(conditions))
         if found.checkpoint is not None:
             restore(found.checkpoint, state, config)
+        writer.status("running", step=state.at.step)
         writer.cut_back(state.at.marks)
+        name = found.checkpoint.path.name if found.checkpoint else None
+        row = ResumeRow(time=now(), checkpoint=name, step=state.at.step, set_aside=found.set_aside, changes=changes)
+        writer.append("resumes", row)
         if changes:
             writer.config(config_yaml(config))
             as_it_was = {"created": header.created, "start_model": header.start_model}
             writer.header(setup.header(state.model).model_copy(update=as_it_was))
-        name = found.checkpoint.path.name if found.checkpoint else None
-        row = ResumeRow(time=now(), checkpoint=name, step=state.at.step, set_aside=found.set_aside, changes=changes)
-        writer.append("resumes", row)
         # Under other conditions the next checkpoint must say so, even if nothing else has changed.
         saved = None if changes or found.checkpoint is None else state.at
         Session(setup, state, writer, conditions, progress, saved).run()
@@ -144,6 +146,13 @@ def _changes(before: Mapping[str, str], now_: Mapping[str, str]) -> dict[str, tu
     names = [name for name in dict.fromkeys([*before, *now_]) if before.get(name) != now_.get(name)]
     known = names if "data" in before else [name for name in names if name in before]
     return {name: (before.get(name, "not set"), now_.get(name, "not set")) for name in known}
+
+
+def _allowed_before(folder: Path, changes: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Changes that were allowed when the run was last taken up, which no checkpoint has recorded since."""
+    rows = read_resumes(folder)
+    recorded = rows[-1].changes if rows else {}
+    return [name for name, change in changes.items() if recorded.get(name) == change]
 
 
 def _require_allowed(changes: Mapping[str, tuple[str, str]], allow: Sequence[str], known: list[str]) -> None:

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from covent import stopping
 from covent.core.advantages import group_centred, group_standardised
 from covent.core.keys import key
 from covent.core.reduce import masked_sum, response_means
 from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
-from covent.stopping import poll
 from covent.tasks import Problem, Task, Verdict, problems
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel
@@ -126,7 +126,7 @@ class RolloutSource:
         texts = self.model.decode_all(responses)
         verdicts = []
         for group, text in zip(responses.group.tolist(), texts, strict=True):
-            poll()
+            stopping.poll()
             verdicts.append(self.task.verdict(named[group], text))
         return verdicts
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from covent import controls
+from covent import controls, stopping
 from covent.errors import CoventError, DiskError
 from covent.law import Forecaster
 from covent.rollout.batch import Responses
 from covent.rollout.sampler import sample
-from covent.stopping import Stopped, on_signals, poll
+from covent.stopping import Stopped, on_signals
 from covent.store.reader import read_header, read_run
 from covent.store.schema import StepRow
 from covent.store.writer import RunWriter
@@ -55,7 +55,7 @@ def train(
     """
     with on_signals():
         setup, state = Setup.of(config)
-        poll()
+        stopping.poll()
         with RunWriter.create(folder, setup.header(state.model), config_yaml(config), num_steps=config.steps) as writer:
             if message := space_warning(config, state.model, folder):
                 warn(message)

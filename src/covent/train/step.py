@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from covent import stopping
 from covent.core.loss import LossTerms, PolicyLoss, surrogate
 from covent.core.penalties import PenaltyInputs, exact_divergence
 from covent.core.plan import Measured, Plan
 from covent.core.reduce import Aggregation, part_of_mean, token_mean
 from covent.errors import NonFiniteError
 from covent.rollout.batch import Responses, require_finite, response_logits, score, token_scores
-from covent.stopping import poll
 from covent.train.anchors import NO_ANCHORS, Anchors
 from covent.train.model import LanguageModel
 
@@ -71,7 +71,7 @@ def learner_scores(
     """Log-probs and entropies [B, T] of all responses, without gradient, `at_once` responses a forward pass."""
     parts = []
     for first in range(0, len(responses), at_once):
-        poll()
+        stopping.poll()
         parts.append(score(network, responses.rows(slice(first, first + at_once)), temperature=temperature))
     logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
     return logprobs.masked_fill(~responses.mask, 0.0), entropies.masked_fill(~responses.mask, 0.0)
@@ -127,7 +127,7 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """The optimizer batch, `at_once` responses a forward pass."""
     for first in range(0, len(batch), at_once):
-        poll()
+        stopping.poll()
         rows = slice(first, first + at_once)
         mask, part_plan = measured.mask[rows], plan.rows(rows)
         logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
@@ -183,6 +183,10 @@ def _forward(
     model: LanguageModel, responses: Responses, plan: Plan, temperature: float, anchors: Anchors
 ) -> tuple[Tensor, PenaltyInputs]:
     """Log-probs of a micro-batch, and what the plan's other terms need from the same forward pass."""
+    if plan.kl_form != "exact" and not (plan.reference_weight is not None and plan.reference_form == "exact"):
+        logprobs, entropies = score(model.network, responses, temperature=temperature)
+        return logprobs, PenaltyInputs(entropies)
+    # A KL over the vocabulary needs all logits.
     logits = response_logits(model.network, responses)
     require_finite(logits, responses.mask)
     logprobs, entropies = token_scores(logits, responses.response_ids, temperature)

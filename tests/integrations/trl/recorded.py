@@ -1,8 +1,8 @@
-"""A TRL run on recorded completions, as a program that torchrun can start on several ranks.
+"""TRL runs on recorded completions, as a program that torchrun can start on several ranks.
 
-python -m tests.integrations.trl.recorded SETTINGS.json
+python -m tests.integrations.trl.recorded RUNS.json
 
-The settings name the file of completions (written if it is not there: the model then samples), the control and scope,
+Each entry names the file of completions (written if it is not there: the model then samples), the control and scope,
 how the optimizer batch is split, and where the outcome goes: the chosen tokens of every optimizer step by identity, one
 file a rank, and the final weights of rank 0.
 """
@@ -50,7 +50,7 @@ class RecordedTrainer(CoventGRPOTrainer):
         super()._covent_passed(micro)
 
 
-def main(settings: dict[str, Any]) -> None:
+def run(settings: dict[str, Any]) -> None:
     """One run."""
     folder = Path(settings["folder"])
     recorded = Path(settings["completions"])
@@ -92,4 +92,5 @@ def main(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    for settings in json.loads(Path(sys.argv[1]).read_text()):
+        run(settings)

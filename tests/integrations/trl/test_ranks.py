@@ -29,61 +29,83 @@ CONTROLS: dict[str, Any] = {
         {"type": "entropy_bonus", "use_adaptive_entropy": True, "entropy_coef": 0.01, "entropy_target": 3.0},
     ],
 }
+RUNS: dict[str, tuple[int, int, str]] = {
+    "recording": (1, 4, "window"),
+    "one": (1, 4, "window"),
+    "undivided": (1, 1, "window"),
+    "divided": (1, 8, "window"),
+    "two": (2, 2, "window"),
+    "rank": (2, 2, "rank"),
+    "micro": (2, 2, "micro"),
+}
+"""Name → (ranks, micro-batches a rank, scope). The recording samples; all others replay it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What a run left behind."""
+
     chosen: dict[int, set[tuple[int, ...]]]
     """(prompt, sample, position) of the chosen tokens of each optimizer step."""
     weights: torch.Tensor
     log: list[dict[str, float]]
 
+    @classmethod
+    def of(cls, folder: Path) -> Outcome:
+        chosen: dict[int, set[tuple[int, ...]]] = {step: set() for step in range(STEPS)}
+        for path in folder.glob("chosen-*.json"):
+            for step, *token in json.loads(path.read_text()):
+                chosen[step].add(tuple(token))
+        weights = load_file(folder / "weights.safetensors")
+        flat = torch.cat([weights[name].flatten() for name in sorted(weights)])
+        return cls(chosen, flat, json.loads((folder / "log.json").read_text()))
 
-def outcome(folder: Path, control: Any, *, scope: str = "window", world: int, accumulation: int) -> Outcome:
-    """A run on the recorded completions beside the folder."""
-    folder.mkdir()
-    settings = {
-        "folder": str(folder),
-        "completions": str(folder.parent / "completions.json"),
-        "control": control,
-        "scope": scope,
-        "world": world,
-        "accumulation": accumulation,
-        "steps": STEPS,
-    }
-    (folder / "settings.json").write_text(json.dumps(settings))
-    launch("tests.integrations.trl.recorded", str(folder / "settings.json"), world=world)
-    chosen: dict[int, set[tuple[int, ...]]] = {step: set() for step in range(STEPS)}
-    for rank in range(world):
-        for step, *token in json.loads((folder / f"chosen-{rank}.json").read_text()):
-            chosen[step].add(tuple(token))
-    weights = load_file(folder / "weights.safetensors")
-    flat = torch.cat([weights[name].flatten() for name in sorted(weights)])
-    return Outcome(chosen, flat, json.loads((folder / "log.json").read_text()))
+    def distance(self, other: Outcome) -> float:
+        """Largest difference of a weight."""
+        return float((self.weights - other.weights).abs().max())
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_two_ranks_are_one_process(tmp_path: Path, name: str) -> None:
-    control = CONTROLS[name]
-    outcome(tmp_path / "recording", control, world=1, accumulation=4)
-    one = outcome(tmp_path / "one", control, world=1, accumulation=4)
-    two = outcome(tmp_path / "two", control, world=2, accumulation=2)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of all controls, those on as many ranks in one program."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for world in (1, 2):
+        runs = []
+        for name, control in CONTROLS.items():
+            for run, (ranks, accumulation, scope) in RUNS.items():
+                if ranks == world:
+                    (folder / name / run).mkdir(parents=True)
+                    own = {"folder": str(folder / name / run), "completions": str(folder / name / "completions.json")}
+                    split = {"world": world, "accumulation": accumulation}
+                    runs.append({**own, **split, "control": control, "scope": scope, "steps": STEPS})
+        (folder / f"runs-{world}.json").write_text(json.dumps(runs))
+        launch("tests.integrations.trl.recorded", str(folder / f"runs-{world}.json"), world=world)
+    return folder
+
+
+@pytest.fixture(params=CONTROLS)
+def outcomes(request: pytest.FixtureRequest, folder: Path) -> dict[str, Outcome]:
+    return {run: Outcome.of(folder / request.param / run) for run in RUNS}
+
+
+@pytest.mark.parametrize("split", ["two", "undivided", "divided"])
+def test_however_it_is_split_it_is_one_run(outcomes: dict[str, Outcome], split: str) -> None:
+    one, other = outcomes["one"], outcomes[split]
     assert all(one.chosen[step] for step in range(STEPS))
-    assert two.chosen == one.chosen
-    assert (two.weights - one.weights).abs().max() <= TRL_RANKS
-    # Chosen rank by rank or micro-batch by micro-batch it is another control.
-    for scope in ("rank", "micro"):
-        wrong = outcome(tmp_path / scope, control, scope=scope, world=2, accumulation=2)
-        assert wrong.chosen != one.chosen
-        assert (wrong.weights - one.weights).abs().max() > 1e3 * TRL_RANKS
-    selections = [row["covent/num_selections"] for row in two.log if "covent/num_selections" in row]
-    assert selections == [2.0] * STEPS
+    assert other.chosen == one.chosen
+    assert other.distance(one) <= TRL_RANKS
 
 
-def test_the_split_of_one_process_does_not_matter(tmp_path: Path) -> None:
-    control = CONTROLS["kl_cov"]
-    outcome(tmp_path / "recording", control, world=1, accumulation=4)
-    whole = outcome(tmp_path / "whole", control, world=1, accumulation=1)
-    parts = outcome(tmp_path / "parts", control, world=1, accumulation=8)
-    assert parts.chosen == whole.chosen
-    assert (parts.weights - whole.weights).abs().max() <= TRL_RANKS
+@pytest.mark.parametrize("scope", ["rank", "micro"])
+def test_chosen_rank_by_rank_or_micro_batch_by_micro_batch_it_is_another(
+    outcomes: dict[str, Outcome], scope: str
+) -> None:
+    one, wrong = outcomes["one"], outcomes[scope]
+    assert wrong.chosen != one.chosen
+    assert wrong.distance(one) > 1e3 * TRL_RANKS
+
+
+def test_the_log_says_how_often_was_chosen(outcomes: dict[str, Outcome]) -> None:
+    for run, expected in {"one": 1.0, "two": 2.0, "rank": 2.0, "micro": 4.0}.items():
+        said = [row["covent/num_selections"] for row in outcomes[run].log if "covent/num_selections" in row]
+        assert said == [expected] * STEPS

@@ -13,10 +13,12 @@ import pytest
 
 pytest.importorskip("trl", reason="TRL is not installed; `make test-trl` sets up its own environment")
 
+import torch
 from trl import GRPOTrainer, RLOOTrainer
 
 from covent.errors import ConfigError, EngineError, RunExistsError
 from covent.integrations.trl import CoventGRPOTrainer, CoventMixin, CoventRLOOTrainer
+from covent.integrations.trl.checks import require_device
 from covent.integrations.trl.compatibility import LOSS_TYPES, require_attributes, require_hooks, require_version
 from tests.support.tiny_trl import trainer
 
@@ -106,6 +108,19 @@ def test_settings_that_do_not_go_together(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(word)):
         trainer(CoventGRPOTrainer, tmp_path, covent={"control": control}, **settings)
+
+
+def test_settings_of_covent_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"control.*clip_cov_ratio.*less than or equal to 1"):
+        trainer(CoventGRPOTrainer, tmp_path, covent={"control": {"type": "clip_cov", "clip_cov_ratio": 2}})
+    with pytest.raises(ConfigError, match="scop"):
+        trainer(CoventGRPOTrainer, tmp_path, covent={"scop": "window"})
+
+
+def test_apples_gpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use_cpu"):
+        require_device(torch.device("mps"))
+    require_device(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

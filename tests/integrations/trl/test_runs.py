@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("trl", reason="TRL is not installed; `make test-trl` sets up its own environment")
 
+import torch
+from packaging.version import Version
+
 from covent.cli.main import main as covent
+from covent.errors import EngineError
 from covent.integrations.trl import CoventGRPOTrainer, CoventRLOOTrainer
 from covent.store.reader import Run, read_run
 from tests.integrations.trl.fifty_steps import CONTROLS, STEPS, start_model
@@ -115,7 +120,7 @@ def test_a_run_of_rloo(tmp_path: Path) -> None:
         CoventRLOOTrainer,
         tmp_path / "trl",
         reward=starts_low,
-        covent={"run_folder": tmp_path / "run", "control": CONTROLS["stack"]},
+        covent={"run_folder": tmp_path / "run", "control": CONTROLS["stack"][:2]},
         gradient_accumulation_steps=2,
         num_iterations=2,
         max_steps=6,
@@ -126,6 +131,22 @@ def test_a_run_of_rloo(tmp_path: Path) -> None:
     assert all(row.control.num_selected > 0 for row in run.updates)
     names = {name for row in made.state.log_history for name in row}
     assert {"covent/entropy", "covent/covariance/mean", "covent/realised_frac"} <= names
+
+
+def test_a_bonus_in_rloo_acts_or_is_refused(tmp_path: Path) -> None:
+    """TRL before 1.16 gives RLOO's loss entropies without gradient."""
+
+    def last_weights(coef: float) -> torch.Tensor:
+        covent = {"control": {"type": "entropy_bonus", "entropy_coef": coef}}
+        made = trainer(CoventRLOOTrainer, tmp_path, covent=covent, gradient_accumulation_steps=2)
+        made.train()
+        return torch.cat([weight.detach().flatten() for weight in made.model.parameters()])
+
+    if Version(version("trl")) < Version("1.16"):
+        with pytest.raises(EngineError, match="without gradient"):
+            last_weights(0.1)
+    else:
+        assert not torch.allclose(last_weights(0.0), last_weights(0.1))
 
 
 def test_a_run_that_breaks_says_so(tmp_path: Path) -> None:

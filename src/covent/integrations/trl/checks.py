@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from covent.controls import KLCov, KLCovReleased, ReferenceKL
 from covent.errors import ConfigError
 from covent.integrations.trl.settings import CoventConfig
@@ -14,6 +16,17 @@ _REMOVE_OR_SCALE = {"clip_cov", "clip_cov_released", "top_entropy", "truncated_i
 def updates_per_generation(args: Any, num_iterations: int) -> float:
     """Optimizer steps on each generation batch; below 1 where an optimizer step takes in several."""
     return float(args.steps_per_generation * num_iterations / args.gradient_accumulation_steps)
+
+
+def require_device(device: torch.device) -> None:
+    """Refuse a device on which the exact choice cannot be made.
+
+    Raises: ConfigError.
+    """
+    if device.type == "mps":
+        raise ConfigError(
+            "covent chooses tokens in float64, which Apple's MPS does not have. Train on the CPU: use_cpu=True."
+        )
 
 
 def require_settings(covent: CoventConfig, args: Any, *, num_iterations: int, is_rloo: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
@@ -28,12 +28,12 @@ from covent.core.shapes import Tensor
 from covent.errors import EngineError
 from covent.integrations.trl import batch
 from covent.integrations.trl.batch import Columns, Scores
-from covent.integrations.trl.checks import require_settings
+from covent.integrations.trl.checks import require_device, require_settings
 from covent.integrations.trl.compatibility import CLIPPED, require_attributes, require_hooks, require_version
 from covent.integrations.trl.execution import clip_of, cuts, gate, gated, left_to_trl, replaced, terms_of
 from covent.integrations.trl.readings import PREFIX, update_reading
 from covent.integrations.trl.recording import Recording
-from covent.integrations.trl.settings import CoventConfig
+from covent.integrations.trl.settings import CoventConfig, settings_of
 from covent.integrations.trl.weights import token_weights
 from covent.integrations.trl.window import MicroBatch, Steering, Window
 
@@ -68,13 +68,14 @@ class CoventMixin:
           EngineError: a TRL that covent does not know.
           ConfigError: settings of covent and TRL that do not go together.
         """
-        settings = CoventConfig.model_validate(covent or {})
+        settings = settings_of(covent)
         cls = type(self)
         require_version(version("trl"))
         require_hooks(cls.__mro__[cls.__mro__.index(CoventMixin) + 1])
         super().__init__(*args, **kwargs)
         require_attributes(self)
         self._covent_is_rloo = not hasattr(self, "loss_type")
+        require_device(self.accelerator.device)
         require_settings(settings, self.args, num_iterations=self.num_iterations, is_rloo=self._covent_is_rloo)
         self._covent_num_generations = 0
         self._covent_said: set[str] = set()
@@ -85,6 +86,7 @@ class CoventMixin:
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's training; the run folder says how it ended."""
+        self._covent.begins()
         try:
             outcome = super().train(*args, **kwargs)
         except BaseException as error:
@@ -192,10 +194,12 @@ class CoventMixin:
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """TRL's scores of some responses; on the way to its loss, the place where a plan takes hold."""
-        of_policy = self._covent_sampled is not None and model is self.model
+        # An evaluation may have the policy in another wrapping.
+        of_policy = self._covent_sampled is not None and (model is self.model or not self.model.training)
         if of_policy:
             kwargs["compute_entropy"] = True
-        found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        with self._covent_entropies_with_gradient():
+            found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         scores = Scores(*found[:2])
         if of_policy:
             self._covent_sampled.append(scores)
@@ -204,6 +208,11 @@ class CoventMixin:
         if self._covent_micro is not None:
             return (self._covent_take_hold(self._covent_micro, scores), *found[1:])
         return found
+
+    def _covent_entropies_with_gradient(self) -> AbstractContextManager[None]:
+        """TRL before 1.16 keeps the gradient of entropies only for a bonus of its own: so it is told of one."""
+        wanted = self._covent_micro is not None and "entropy_bonus" in self._covent.types
+        return replaced(self, {"_entropy_bonus_enabled": True} if wanted and hasattr(self, "entropy_coef") else {})
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's loss under the plan, plus the plan's own terms."""
@@ -240,7 +249,7 @@ class CoventMixin:
         Returns: the log-probs that the loss is to use.
         """
         micro.scores = scores
-        micro.plan = plan = self._covent.plan_of(self._covent_window(), micro.columns, scores)
+        plan = self._covent.plan(self._covent_window(), micro, scores)
         logprobs = scores.logprobs
         if plan is not None:
             clip = clip_of(plan, self._covent_loss_type)
@@ -289,19 +298,21 @@ class CoventMixin:
             weights = token_weights(self, _trl_loss, micro.inputs, micro.scores.logprobs)
             loss = loss + (weights * (terms.kl + terms.reference_kl)).sum()
         if plan.entropy_weight is not None:
+            if not micro.scores.entropies.requires_grad:
+                raise EngineError(
+                    "This TRL gives its loss entropies without gradient, so an entropy bonus would do nothing. Use"
+                    " CoventGRPOTrainer, or trl>=1.16."
+                )
             part = part_of_mean(terms.bonus, micro.columns.mask, count=plan.reading.num_tokens)
-            loss = loss + part * self._covent_bonus_scale
+            loss = loss + part * self._covent_bonus_scale(micro.share)
         return loss
 
-    @property
-    def _covent_bonus_scale(self) -> float:
+    def _covent_bonus_scale(self, share: float) -> float:
         """From a part of a mean over what was planned together to a loss that is averaged over ranks."""
-        num_micro_batches = self.current_gradient_accumulation_steps
-        scope = self._covent.settings.scope
-        of_scope = {"window": float(self.accelerator.num_processes), "rank": 1.0, "micro": 1 / num_micro_batches}[scope]
+        num_ranks = self.accelerator.num_processes if self._covent.settings.scope == "window" else 1
         # Unlike GRPO's, RLOO's loss is divided by the number of micro-batches after covent has seen it.
         scaled = getattr(self, "loss_is_scaled_for_ga", None) or self.compute_loss_func is not None
-        return of_scope if scaled else of_scope * num_micro_batches
+        return share * num_ranks * (1 if scaled else self.current_gradient_accumulation_steps)
 
     def _covent_passed(self, micro: MicroBatch) -> None:
         """A micro-batch is done; after the last of an optimizer step its metrics are known."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from covent.controls import AnyControl, OneOrSeveralControls
+from covent.controls import ONE, SEVERAL, AnyControl, OneOrSeveralControls
+from covent.errors import ConfigError
 
 Scope = Literal["window", "rank", "micro"]
 
@@ -53,3 +55,20 @@ class CoventConfig(BaseModel):
         return (
             self.name or " + ".join({"ppo_clip": "grpo"}.get(each.type, each.type) for each in self.controls) or "trl"
         )
+
+
+def settings_of(given: CoventConfig | Mapping[str, Any] | None) -> CoventConfig:
+    """The settings that a trainer was given; none for None.
+
+    Raises: ConfigError that lists every problem with its place.
+    """
+    if isinstance(given, CoventConfig):
+        return given
+    try:
+        return CoventConfig.model_validate(given or {})
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in each['loc'] if part not in (ONE, SEVERAL))}: {each['msg']}"
+            for each in error.errors(include_url=False)
+        ]
+        raise ConfigError(f"covent: {'; '.join(problems)}") from error

@@ -31,6 +31,8 @@ class MicroBatch:
     """Of TRL's own forward pass; gradients flow until the loss is done."""
     plan: Plan | None = None
     cuts: Cuts | None = None
+    share: float = 1.0
+    """Of the optimizer step's micro-batches, those that its plan was made for together."""
     unheard: str = ""
     """What of the plan's clip TRL's loss has no place for."""
     loss: Tensor | None = None
@@ -49,8 +51,8 @@ class Window:
     update: int
     """Number of the optimizer step in the run."""
     passed: list[MicroBatch] = field(default_factory=list)
-    planned: deque[Plan | None] = field(default_factory=deque)
-    """Plans of the micro-batches to come, where they were made for several at once."""
+    planned: deque[tuple[Plan | None, float]] = field(default_factory=deque)
+    """Plans of the micro-batches to come, where they were made for several at once, and for what share of the step."""
     num_selections: int = 0
     """How often tokens were chosen for this optimizer step on this rank; once is exact."""
 
@@ -78,9 +80,14 @@ class Steering:
         """
         self.settings = settings
         self.group = group
+        self.types = {each.type for each in settings.controls}
         self.states = controls.first_states(settings.controls)
         self.window: Window | None = None
         self.updates_since_sampling = 0
+
+    def begins(self) -> None:
+        """Training begins, maybe after one that was broken off in the middle of an optimizer step."""
+        self.window, self.updates_since_sampling = None, 0
 
     def sampled(self) -> None:
         """New responses, from the policy as it is now."""
@@ -99,23 +106,24 @@ class Steering:
 
     def plan_all(self, window: Window, columns: Sequence[Columns], scores: Sequence[Scores]) -> None:
         """Plan several micro-batches together."""
-        whole = self._plan(window, columns, scores)
+        whole, share = self._plan(window, columns, scores), len(columns) / window.num_micro_batches
         first = 0
         for each in columns:
             rows = slice(first, first + len(each.mask))
-            window.planned.append(None if whole is None else whole.rows(rows))
+            window.planned.append((None if whole is None else whole.rows(rows), share))
             first = rows.stop
 
-    def plan_of(self, window: Window, columns: Columns, scores: Scores) -> Plan | None:
+    def plan(self, window: Window, micro: MicroBatch, scores: Scores) -> Plan | None:
         """The plan of one micro-batch: made before, or now from its own forward pass.
 
         None without a control, and where no token counts, as when all responses were truncated and are masked.
         """
         if not self.settings.controls:
             return None
-        if window.planned:
-            return window.planned.popleft()
-        return self._plan(window, [columns], [scores.detach()])
+        if not window.planned:
+            self.plan_all(window, [micro.columns], [scores.detach()])
+        micro.plan, micro.share = window.planned.popleft()
+        return micro.plan
 
     def _plan(self, window: Window, columns: Sequence[Columns], scores: Sequence[Scores]) -> Plan | None:
         group = self.group if self.settings.scope == "window" else None
