@@ -49,7 +49,7 @@ def test_without_words_it_explains_itself(capsys: pytest.CaptureFixture[str]) ->
         (["demo", "--stpes", "3"], "no option --stpes. Did you mean '--steps'?"),
         (["trian", "clock.yaml"], "no command 'trian'. Did you mean 'train'?"),
         (["fit", "--rum=x", "log.csv"], "no option --rum. Did you mean '--run'?"),
-        (["frobnicate"], "Known: compare, demo, doctor"),
+        (["frobnicate"], "Known: bench, compare, demo, doctor"),
         (["train"], "CONFIG"),
         (["demo", "--seed", "one"], "one"),
     ],
@@ -73,6 +73,14 @@ def test_options_are_known_as_tyro_knows_them() -> None:
         told = set(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
         assert set(_options(command)) <= told | {"--help"}, name
         assert unknown_word([name, *sorted(told & set(_options(command)))], {name: command}) is None
+
+
+def test_an_option_is_given_once_unless_it_collects(capsys: pytest.CaptureFixture[str]) -> None:
+    allowed = parse(["resume", "runs/a", "--allow", "seed", "--allow", "threads"])
+    assert allowed.allow == ("seed", "threads")
+    with pytest.raises(SystemExit):
+        parse(["report", "runs/a", "--out", "a.html", "--out=b.html"])
+    assert "--out is there twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [each.__name__.lower() for each in get_args(Command)])

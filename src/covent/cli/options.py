@@ -45,15 +45,20 @@ def unknown_word(words: Sequence[str], commands: Mapping[str, type]) -> str | No
     return None
 
 
-def repeated_option(words: Sequence[str]) -> str | None:
-    """What to say of the first option that is given twice; None if there is none.
+def repeated_option(words: Sequence[str], commands: Mapping[str, type]) -> str | None:
+    """What to say of the first option that is given twice and takes one value; None if there is none.
+
+    Args:
+        words: after `covent`, with the command first.
+        commands: the dataclass of each command by its name.
 
     Example:
-        >>> repeated_option(["report", "runs/a", "--out=a.html", "--out", "b.html"])
+        >>> repeated_option(["report", "runs/a", "--out=a.html", "--out", "b.html"], {"report": object})
         'The option --out is there twice; give it once.'
     """
-    names = [word.partition("=")[0] for word in words if word.startswith("--")]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    appending = _appending(commands[words[0]]) if words and words[0] in commands else set()
+    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1 and name not in appending), None)
     return None if twice is None else f"The option {twice} is there twice; give it once."
 
 
@@ -63,6 +68,13 @@ def one_line(box: str) -> str:
     text = " ".join(line for line in lines[1:] if line)
     text = re.sub(r"Argument helptext:.*?(?=For full)", "", text)
     return re.sub(r"For full helptext,? (run:?|see)", "More:", text.replace("(required) ", ""))
+
+
+def _appending(command: type) -> set[str]:
+    """The options that collect the values of every time they are given."""
+    hints = get_type_hints(command, include_extras=True) if dataclasses.is_dataclass(command) else {}
+    marked = {name for name, hint in hints.items() if tyro.conf.UseAppendAction in getattr(hint, "__metadata__", ())}
+    return {"--" + name.replace("_", "-") for name in marked}
 
 
 def _options(command: type) -> list[str]:
