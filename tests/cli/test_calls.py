@@ -19,6 +19,7 @@ from covent.cli.measure import Measure
 from covent.cli.options import _options, unknown_word
 from covent.cli.output import Outcome, Output
 from covent.cli.report import Report
+from covent.cli.resume import Resume
 from covent.cli.train import Train
 from covent.errors import ConfigError, NonFiniteError
 
@@ -49,7 +50,7 @@ def test_without_words_it_explains_itself(capsys: pytest.CaptureFixture[str]) ->
         (["demo", "--stpes", "3"], "no option --stpes. Did you mean '--steps'?"),
         (["trian", "clock.yaml"], "no command 'trian'. Did you mean 'train'?"),
         (["fit", "--rum=x", "log.csv"], "no option --rum. Did you mean '--run'?"),
-        (["frobnicate"], "Known: compare, demo, doctor"),
+        (["frobnicate"], "Known: bench, compare, demo"),
         (["train"], "CONFIG"),
         (["demo", "--seed", "one"], "one"),
     ],
@@ -63,6 +64,14 @@ def test_a_wrong_word_ends_with_2_and_a_hint(words: list[str], hint: str, capsys
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert "│" not in printed.err and "╭" not in printed.err
     assert printed.out == ""
+
+
+def test_an_option_that_adds_up_may_be_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+    command = parse(["resume", "runs/a", "--allow", "data", "--allow", "hardware"])
+    assert isinstance(command, Resume) and command.allow == ("data", "hardware")
+    with pytest.raises(SystemExit):
+        parse(["report", "runs/a", "--out", "a.html", "--out=b.html"])
+    assert "--out is there twice" in capsys.readouterr().err
 
 
 def test_options_are_known_as_tyro_knows_them() -> None:

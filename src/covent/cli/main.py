@@ -79,7 +79,7 @@ def parse(words: Sequence[str]) -> Command:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
     commands = {each.__name__.lower(): each for each in get_args(Command)}
-    wrong = unknown_word(words, commands) or repeated_option(words)
+    wrong = unknown_word(words, commands) or repeated_option(words, commands)
     said = io.StringIO()
     if wrong is None:
         try:
