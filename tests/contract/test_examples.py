@@ -29,6 +29,10 @@ def test_examples_run(module: Module) -> None:
         loaded = importlib.import_module(module.name)
     except MissingExtraError as error:
         pytest.skip(str(error))
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        pytest.skip("triton comes with torch for CUDA only")
     failed, report = failures(loaded)
     assert failed == 0, report
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from covent import stopping
 from covent.core.keys import key
 from covent.readings import Mean
 from covent.rollout.batch import Responses, join
@@ -98,4 +99,8 @@ class Exam:
 
 def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], responses: Responses) -> list[Verdict]:
     texts = model.decode_all(responses)
-    return [task.verdict(problems[group], text) for group, text in zip(responses.group.tolist(), texts, strict=True)]
+    verdicts = []
+    for group, text in zip(responses.group.tolist(), texts, strict=True):
+        stopping.poll()
+        verdicts.append(task.verdict(problems[group], text))
+    return verdicts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -18,6 +20,7 @@ from transformers import (
 
 from covent.errors import MissingPathError
 from covent.rollout.batch import Responses
+from covent.store.durable import disk_errors, replace_folder
 from covent.tasks import Task
 from covent.train.config import ModelSettings, TrainConfig
 
@@ -62,9 +65,20 @@ class LanguageModel:
         return [self.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder."""
-        self.network.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder.
+
+        The folder is there whole or not at all. Raises: DiskError.
+        """
+
+        def fill(temporary: Path) -> None:
+            try:
+                self.network.save_pretrained(temporary)
+            except SafetensorError as error:
+                raise OSError(None, str(error)) from error
+            self.tokenizer.save_pretrained(temporary)
+
+        with disk_errors(f"Saving the model to {folder}", f"then: covent resume {folder.parent}"):
+            replace_folder(folder, fill)
 
 
 def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.dtype, device: str) -> LanguageModel:
@@ -76,6 +90,15 @@ def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.d
     model.network.to(device=device, dtype=dtype)
     model.network.eval()
     return model
+
+
+def weights_hash(model: LanguageModel) -> str:
+    """SHA-256 over the names and bytes of all weights, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -> int:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from covent import stopping
 from covent.core.advantages import group_centred, group_standardised
 from covent.core.keys import key
 from covent.core.reduce import masked_sum, response_means
 from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
-from covent.tasks import Problem, Task, Verdict
+from covent.tasks import Problem, Task, Verdict, problems
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel
 
@@ -32,8 +35,8 @@ class Rollout:
     """[B] one reward a kept response."""
     problems: dict[int, Problem]
     """Problem of each sampled group, by group number."""
-    verdicts: dict[tuple[int, int], Verdict]
-    """Verdict by (group, sample)."""
+    verdicts: dict[int, list[Verdict]]
+    """Verdicts of the samples of each group, by group number."""
     entropy: EntropyReading
     entropy_token: EntropyReading
     reward: Mean
@@ -45,6 +48,8 @@ class Rollout:
     num_all_wrong: int
     num_kept_groups: int
     num_generations: int
+    bad_reward: str
+    """Where the first reward that is NaN or infinite stands; empty when all are finite."""
 
 
 @dataclass
@@ -57,6 +62,16 @@ class RolloutSource:
     stream: Iterator[Problem]
     max_tokens: int
     num_groups: int = field(default=0)
+    drawn: dict[int, Problem] = field(default_factory=dict)
+    """Problems of the latest rollout by group number."""
+
+    @classmethod
+    def resumed(
+        cls, model: LanguageModel, task: Task, config: TrainConfig, max_tokens: int, num_groups: int
+    ) -> RolloutSource:
+        """The source after it has drawn so many problems."""
+        stream = problems(task, "train", config.seed + 1)
+        return cls(model, task, config, islice(stream, num_groups, None), max_tokens, num_groups)
 
     def next(self, step: int) -> Rollout:
         """Sample the rollout of a step, in several generation rounds if groups are to be refilled."""
@@ -64,10 +79,9 @@ class RolloutSource:
         rounds: list[tuple[Responses, list[Verdict]]] = []
         kept: list[Responses] = []
         kept_rewards: list[Tensor] = []
-        named: dict[int, Problem] = {}
+        self.drawn = {}
         while len(rounds) < (settings.max_generations if settings.group_filter == "refill" else 1):
             responses, new = self._generate(step)
-            named |= new
             verdicts = self._verify(responses, new)
             rounds.append((responses, verdicts))
             rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=responses.logprobs.dtype)
@@ -83,12 +97,13 @@ class RolloutSource:
                 kept_rewards.append(by_group[chosen])
             if sum(len(rewards) for rewards in kept_rewards) >= settings.prompts_per_step:
                 break
-        return self._assemble(rounds, kept, kept_rewards, named)
+        return self._assemble(rounds, kept, kept_rewards)
 
     def _generate(self, step: int) -> tuple[Responses, dict[int, Problem]]:
         settings = self.config.rollout
         new = {self.num_groups + i: next(self.stream) for i in range(settings.prompts_per_step)}
         self.num_groups += len(new)
+        self.drawn |= new
         numbers = list(new)
         at_once = max(1, settings.responses_per_forward // settings.samples_per_prompt)
         parts = [
@@ -109,15 +124,17 @@ class RolloutSource:
 
     def _verify(self, responses: Responses, named: dict[int, Problem]) -> list[Verdict]:
         texts = self.model.decode_all(responses)
-        groups = responses.group.tolist()
-        return [self.task.verdict(named[group], text) for group, text in zip(groups, texts, strict=True)]
+        verdicts = []
+        for group, text in zip(responses.group.tolist(), texts, strict=True):
+            stopping.poll()
+            verdicts.append(self.task.verdict(named[group], text))
+        return verdicts
 
     def _assemble(
         self,
         rounds: list[tuple[Responses, list[Verdict]]],
         kept: list[Responses],
         kept_rewards: list[Tensor],
-        named: dict[int, Problem],
     ) -> Rollout:
         everything = join([responses for responses, _ in rounds])
         verdicts = [verdict for _, part in rounds for verdict in part]
@@ -127,16 +144,20 @@ class RolloutSource:
         rewards = torch.cat(kept_rewards) if kept_rewards else torch.zeros(0, 2)
         advantage_of = group_standardised if self.config.scale_rewards == "group" else group_centred
         advantages = advantage_of(rewards) if kept_rewards else rewards
-        identities = zip(everything.group.tolist(), everything.sample.tolist(), strict=True)
+        by_number: dict[int, list[Verdict]] = {}
+        for group, verdict in zip(everything.group.tolist(), verdicts, strict=True):
+            by_number.setdefault(group, []).append(verdict)
+        bad_reward = _first_bad_reward(by_number)
         return Rollout(
             kept=join(kept) if kept else None,
             advantages=advantages.flatten().to(everything.logprobs),
             rewards=rewards.flatten(),
-            problems=named,
-            verdicts=dict(zip(identities, verdicts, strict=True)),
+            problems=self.drawn,
+            verdicts=by_number,
             entropy=response_entropy(everything, policy="sampler"),
             entropy_token=token_entropy(everything, policy="sampler"),
-            reward=Mean(sum=sum(verdict.reward for verdict in verdicts), count=count),
+            # A mean over rewards of which one is NaN would be none; a mean over the others would hide it.
+            reward=Mean(sum=0.0, count=0) if bad_reward else Mean(sum=sum(v.reward for v in verdicts), count=count),
             response_length=Mean(sum=float(everything.mask.sum()), count=count),
             truncated=Mean(sum=float(everything.truncated.sum()), count=count),
             unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=count),
@@ -145,7 +166,16 @@ class RolloutSource:
             num_all_wrong=int((~by_group.any(dim=1)).sum()),
             num_kept_groups=len(rewards),
             num_generations=len(rounds),
+            bad_reward=bad_reward,
         )
+
+
+def _first_bad_reward(verdicts: dict[int, list[Verdict]]) -> str:
+    for group, row in verdicts.items():
+        for number, verdict in enumerate(row):
+            if not math.isfinite(verdict.reward):
+                return f"reward {verdict.reward} of group {group}, sample {number}"
+    return ""
 
 
 def response_entropy(responses: Responses, *, policy: Literal["sampler", "learner"]) -> EntropyReading:
