@@ -15,9 +15,9 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
         yield folder
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def right_by_chance() -> None:
-    """Rewards that differ within a group without any training."""
+    """Rewards that differ within a group without any training; for the modules in this folder alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ClockTask, "verdict", chance_verdict)
         yield

@@ -31,6 +31,7 @@ from covent.report.samples import shown_samples
 from covent.report.summary import RunSummary, summarise
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.words import comparison_findings, findings, headline, verdict
+from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
 
 PROBLEM_STATES = {"interrupted", "failed", "running"}
@@ -63,10 +64,12 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
 
     Raises:
         ConfigError: no run was given.
+        DiskError: it could not be written; an older file of that name is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(runs), encoding="utf-8", newline="\n")
+    with disk_errors(f"Writing {path}", "then: call again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, page(runs), synced=False)
     return path
 
 
