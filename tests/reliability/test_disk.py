@@ -17,7 +17,7 @@ import pytest
 from covent.errors import DiskError
 from covent.store import checkpoint, durable, rows
 from covent.store.reader import read_run
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.resume import resume
 from covent.train.run import train
 from covent.train.setup import Setup

@@ -21,7 +21,7 @@ from covent.store.reader import Run, read_run
 from covent.tasks import Verdict
 from covent.train import loop, rollouts, step
 from covent.train.checkpoints import restore, save_checkpoint
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.model import LanguageModel, weights_hash
 from covent.train.run import train
 from covent.train.setup import Setup
