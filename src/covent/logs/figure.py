@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,19 @@ class Curve:
         return max(drawn, default=0.0) > FULL_PERCENT
 
 
+def check_target(path: Path) -> None:
+    """Raise, before any work is done, unless a picture can be written to `path`.
+
+    Raises:
+        ConfigError: it does not end with .html or .png.
+        MissingExtraError: PNG without matplotlib.
+    """
+    if path.suffix not in (".html", ".png"):
+        raise ConfigError(f"--plot '{path}' must end with .html or .png.")
+    if path.suffix == ".png" and find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "plots", f"--plot {path}")
+
+
 def write_figure(series: Sequence[LogSeries], results: Sequence[FitResult], path: Path) -> None:
     """Draw the points and laws of some logs into a file.
 
@@ -62,16 +76,15 @@ def write_figure(series: Sequence[LogSeries], results: Sequence[FitResult], path
         path: ends with .html or .png; an old file is replaced.
 
     Raises:
-        ConfigError: another ending.
-        MissingExtraError: PNG without matplotlib.
+        ConfigError, MissingExtraError: as `check_target`.
     """
+    check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     curves = [_curve(one, result) for one, result in zip(series, results, strict=True)]
     if path.suffix == ".html":
         path.write_text(figure(curves).to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
-    elif path.suffix == ".png":
-        _write_png(curves, path)
     else:
-        raise ConfigError(f"--plot '{path}' must end with .html or .png.")
+        _write_png(curves, path)
 
 
 def figure(curves: Sequence[Curve]) -> go.Figure:
@@ -134,11 +147,9 @@ def _curve(series: LogSeries, result: FitResult) -> Curve:
 
 
 def _write_png(curves: Sequence[Curve], path: Path) -> None:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra("matplotlib", "plots", f"--plot {path}") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     drawn = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
