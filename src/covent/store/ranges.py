@@ -1,4 +1,5 @@
-"""What the numbers of a row may be. A row that breaks these was damaged or made up; no run measures such a thing.
+"""What the numbers of a row may be. A row that breaks these was damaged or made up: whatever happens to a run, and be it
+that its weights explode, it measures nothing outside.
 
 NaN passes: the writer looks for it in the whole row and names where it is.
 """
@@ -17,8 +18,9 @@ LARGEST_COUNT = 10**15
 LARGEST_ENTROPY = 100.0
 """Nats; a vocabulary of 1e43 tokens could have it."""
 
-LARGEST_CHANGE = 1e9
-"""Nats; a first-order change is not bounded by the entropy, but none is so large that its square overflows."""
+LARGEST_CHANGE = 1e40
+"""Nats. A first-order change is not bounded by the entropy: while a run explodes it is as large as float32 holds. Sums of
+squares of numbers in this range are finite."""
 
 _ROUNDING = 1e-6
 """How far below 0 or above 1 rounding may carry what cannot lie there."""
