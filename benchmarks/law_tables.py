@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from covent.law.criterion import DECISIVE_AICC
+
 Row = list[str]
 
 PAPER_RMSE = ("0.9", "0.5 (RMSE)")
@@ -155,10 +157,35 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
     return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
 
 
-def backtest_table(found: dict[str, Any]) -> str:
+def backtest_tables(found: dict[str, Any]) -> dict[str, str]:
+    """Name → Markdown table, of `benchmarks.law_backtest`."""
+    return {"backtest": _backtest(found), "embedded": _embedded(found["runs"])}
+
+
+def _embedded(runs: list[dict[str, Any]]) -> str:
+    """What the law of the whole run says of itself, counted over runs."""
+    head = ["task", "method", "runs", "identified", "ceiling above 100 %", "a rival clearly better", "R²"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["task"], run["method"]), []).append(run)
+    rows = []
+    for (task, method), members in sorted(groups.items()):
+        counts = (
+            len(members),
+            sum(run["identified"] for run in members),
+            sum(run["ceiling"] is not None and run["ceiling"] > 1 for run in members),
+            sum(run["aicc_behind_it"] is not None and run["aicc_behind_it"] >= DECISIVE_AICC for run in members),
+        )
+        r2 = sorted(run["r2"] for run in members if run["r2"] is not None)
+        rows.append([task, method, *map(str, counts), f"{r2[0]:.2f} to {r2[-1]:.2f}" if r2 else "—"])
+    return _markdown(head, rows)
+
+
+def _backtest(found: dict[str, Any]) -> str:
     """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
     head = ["task", "method", "from the first", "runs"]
-    head += ["RMSE", "at the end", "forecast inside its band", "conditional inside its band"]
+    head += ["median RMSE of forecast / conditional / unchanged", "median error at the end, likewise"]
+    head += ["forecast inside its band", "conditional inside its band"]
     rows = [
         [
             group["task"],

@@ -48,8 +48,9 @@ class Demo:
         from covent.report.summary import summarise
         from covent.store.reader import read_run
         from covent.train.config_file import parse_config
-        from covent.train.demo import demo_runs
+        from covent.train.demo import demo_runs, require_free
 
+        require_free(self.folder)
         asked = {"seed": self.seed} | ({} if self.steps is None else {"steps": self.steps})
         planned = demo_runs(self.folder, parse_config(asked, source="covent demo"))
         output.say(

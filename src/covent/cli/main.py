@@ -147,7 +147,9 @@ def _refused_by_the_system(error: OSError) -> str:
 
 
 def _interrupted(command: Command) -> str:
-    folders = run_folders(command.folder) if isinstance(command, Demo | Train | Resume) else []
+    if not isinstance(command, Demo | Train | Resume):
+        return "interrupted"
+    folders = run_folders(command.folder)
     if not folders:
         return "interrupted; no run had begun"
     names = " ".join(map(str, folders))

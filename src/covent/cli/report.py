@@ -38,8 +38,8 @@ class Report:
         from covent.store.reader import read_run
 
         runs = [read_run(folder) for folder in self.runs]
-        write_report(runs, self.out)
         summaries = [summarise(run) for run in runs]
+        write_report(runs, self.out)
         output.console.print(summary_table(summaries))
         output.say(f"\nreport: {self.out}")
         return Outcome({"report": str(self.out), "runs": [summary.model_dump(mode="json") for summary in summaries]})

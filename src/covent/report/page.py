@@ -33,6 +33,7 @@ from covent.report.samples import shown_samples
 from covent.report.summary import RunSummary, summarise
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.words import comparison_findings, findings, headline, verdict
+from covent.store import durable
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -59,7 +60,7 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
 
     Args:
         runs: at least one run; they may be short, interrupted, or without evaluations.
-        path: the file to write; its folder is made if it is missing.
+        path: the file to write; its folder is made if it is missing. An old file is replaced in one piece.
 
     Returns:
         The path of the file.
@@ -69,7 +70,12 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(runs), encoding="utf-8", newline="\n")
+    text = page(runs)
+    if path.exists() and not path.is_file():
+        # A pipe or a device, which cannot be replaced.
+        path.write_text(text, encoding="utf-8", newline="\n")
+    else:
+        durable.replace(path.resolve(), text, synced=False)
     return path
 
 
