@@ -1,12 +1,12 @@
 """What covent costs inside TRL: CPU time of an optimizer step against TRL's own, side by side in one run.
 
 A Qwen2 of hidden size 256 with random weights learns from 128 random completions of 32 tokens, so nothing is sampled
-and only TRL's update is timed: its forward and backward pass, the clip of the gradient's norm and AdamW. The vocabulary
-has 15 tokens; with a real one the model does more work and covent the same, so these shares are upper bounds. In each
-round every variant takes the same steps on the same completions, in another order, and the shares are taken within a
-round. CPU time on a shared machine grows with what runs beside it and never shrinks, so the least of all rounds is the
-best measure of a cost, and it stands beside the median. Scoring the completions after generation is timed apart: there
-covent asks TRL for their entropies too.
+and only TRL's update is timed: its forward and backward pass, the clip of the gradient's norm and AdamW. The
+vocabulary has 15 tokens; with a real one the model does more work and covent the same, so these shares are upper
+bounds. In each round every variant takes the same steps on the same completions, in another order, and the shares are
+taken within a round. CPU time on a shared machine grows with what runs beside it and never shrinks, so the least of
+all rounds is the best measure of a cost, and it stands beside the median. Scoring the completions after generation is
+timed apart: there covent asks TRL for their entropies too.
 
     python -m benchmarks.trl_overhead --rounds 8 --json benchmarks/results/trl_overhead.json
     python -m benchmarks.trl_overhead --table benchmarks/results/trl_overhead.json

@@ -46,19 +46,15 @@ def unknown_word(words: Sequence[str], commands: Mapping[str, type]) -> str | No
 
 
 def repeated_option(words: Sequence[str], commands: Mapping[str, type]) -> str | None:
-    """What to say of the first option that is given twice and takes one value; None if there is none.
-
-    Args:
-        words: after `covent`, with the command first.
-        commands: the dataclass of each command by its name.
+    """What to say of the first option that is given twice and may not be; None if there is none.
 
     Example:
         >>> repeated_option(["report", "runs/a", "--out=a.html", "--out", "b.html"], {"report": object})
         'The option --out is there twice; give it once.'
     """
-    appending = _appending(commands[words[0]]) if words and words[0] in commands else set()
+    may = _repeatable(commands[words[0]]) if words and words[0] in commands else []
     names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    twice = next((name for name in names if names.count(name) > 1 and name not in appending), None)
+    twice = next((name for name in names if names.count(name) > 1 and name not in may), None)
     return None if twice is None else f"The option {twice} is there twice; give it once."
 
 
@@ -70,23 +66,24 @@ def one_line(box: str) -> str:
     return re.sub(r"For full helptext,? (run:?|see)", "More:", text.replace("(required) ", ""))
 
 
-def _appending(command: type) -> set[str]:
-    """The options that collect the values of every time they are given."""
-    hints = get_type_hints(command, include_extras=True) if dataclasses.is_dataclass(command) else {}
-    marked = {name for name, hint in hints.items() if tyro.conf.UseAppendAction in getattr(hint, "__metadata__", ())}
-    return {"--" + name.replace("_", "-") for name in marked}
-
-
 def _options(command: type) -> list[str]:
     """The options of a command, as a user writes them."""
+    return ["--help", *(name for name, marks in _marked(command) if tyro.conf.Positional not in marks)]
+
+
+def _repeatable(command: type) -> list[str]:
+    """Those that add up when they are given several times."""
+    return [name for name, marks in _marked(command) if tyro.conf.UseAppendAction in marks]
+
+
+def _marked(command: type) -> list[tuple[str, tuple[object, ...]]]:
+    """Every field of a command: its name as an option, and what tyro was told of it."""
     if not dataclasses.is_dataclass(command):
         return []
     hints = get_type_hints(command, include_extras=True)
-    found = ["--help"]
+    found = []
     for field in dataclasses.fields(command):
-        marks = getattr(hints[field.name], "__metadata__", ())
-        if tyro.conf.Positional in marks:
-            continue
-        name = next((mark.name for mark in marks if getattr(mark, "name", None)), None) or field.name
-        found.append("--" + name.replace("_", "-"))
+        marks: tuple[object, ...] = getattr(hints[field.name], "__metadata__", ())
+        name = next((name for mark in marks if (name := getattr(mark, "name", None))), None) or field.name
+        found.append(("--" + name.replace("_", "-"), marks))
     return found

@@ -33,7 +33,7 @@ from covent.report.samples import shown_samples
 from covent.report.summary import RunSummary, summarise
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.words import comparison_findings, findings, headline, verdict
-from covent.store import durable
+from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -67,15 +67,17 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
 
     Raises:
         ConfigError: no run was given.
+        DiskError: it could not be written; an older file of that name is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = page(runs)
-    if path.exists() and not path.is_file():
-        # A pipe or a device, which cannot be replaced.
-        path.write_text(text, encoding="utf-8", newline="\n")
-    else:
-        durable.replace(path.resolve(), text, synced=False)
+    with disk_errors(f"Writing {path}", "then: call again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            # A pipe or a device, which cannot be replaced.
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            replace(path.resolve(), text, synced=False)
     return path
 
 

@@ -70,7 +70,9 @@ class Loop:
                     raise
                 leave_out(error, self.state, self.writer, self.source.drawn, update=None)
                 self._moved(step=self.state.at.step + 1, validated=False, num_groups=self.source.num_groups)
-            if self._has_ended() or (every and self.state.at.step % every == 0):
+            is_due = self._has_ended() or (every and self.state.at.step % every == 0)
+            # What made the last step bad may be in the state itself.
+            if is_due and not self.state.at.faults_in_a_row:
                 self.save()
 
     def _has_ended(self) -> bool:

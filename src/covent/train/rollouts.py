@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,14 @@ class Rollout:
     """Where the first reward that is NaN or infinite stands; empty when all are finite."""
 
 
+class _Round(NamedTuple):
+    """One generation round: responses with their verdicts and rewards, in one order."""
+
+    responses: Responses
+    verdicts: list[Verdict]
+    rewards: list[float]
+
+
 @dataclass
 class RolloutSource:
     """Samples rollouts from the stream of train problems. Groups are numbered through the whole run."""
@@ -76,15 +84,15 @@ class RolloutSource:
     def next(self, step: int) -> Rollout:
         """Sample the rollout of a step, in several generation rounds if groups are to be refilled."""
         settings = self.config.rollout
-        rounds: list[tuple[Responses, list[Verdict]]] = []
+        rounds: list[_Round] = []
         kept: list[Responses] = []
         kept_rewards: list[Tensor] = []
         self.drawn = {}
         while len(rounds) < (settings.max_generations if settings.group_filter == "refill" else 1):
             responses, new = self._generate(step)
             verdicts = self._verify(responses, new)
-            rounds.append((responses, verdicts))
-            rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=responses.logprobs.dtype)
+            rounds.append(_Round(responses, verdicts, [verdict.reward for verdict in verdicts]))
+            rewards = torch.tensor(rounds[-1].rewards, dtype=responses.logprobs.dtype)
             by_group = rewards.view(-1, settings.samples_per_prompt)
             mixed = (by_group != by_group[:, :1]).any(dim=1)
             keep = torch.ones_like(mixed) if settings.group_filter == "none" else mixed
@@ -132,32 +140,36 @@ class RolloutSource:
 
     def _assemble(
         self,
-        rounds: list[tuple[Responses, list[Verdict]]],
+        rounds: list[_Round],
         kept: list[Responses],
         kept_rewards: list[Tensor],
     ) -> Rollout:
-        everything = join([responses for responses, _ in rounds])
-        verdicts = [verdict for _, part in rounds for verdict in part]
+        everything = join([each.responses for each in rounds])
+        verdicts = [verdict for each in rounds for verdict in each.verdicts]
+        given = [reward for each in rounds for reward in each.rewards]
         right = torch.tensor([verdict is Verdict.RIGHT for verdict in verdicts])
         by_group = right.view(-1, self.config.rollout.samples_per_prompt)
         count = len(verdicts)
         rewards = torch.cat(kept_rewards) if kept_rewards else torch.zeros(0, 2)
         advantage_of = group_standardised if self.config.scale_rewards == "group" else group_centred
         advantages = advantage_of(rewards) if kept_rewards else rewards
-        by_number: dict[int, list[Verdict]] = {}
-        for group, verdict in zip(everything.group.tolist(), verdicts, strict=True):
-            by_number.setdefault(group, []).append(verdict)
-        bad_reward = _first_bad_reward(by_number)
+        verdicts_of: dict[int, list[Verdict]] = {}
+        bad_reward = ""
+        for group, verdict, reward in zip(everything.group.tolist(), verdicts, given, strict=True):
+            of_group = verdicts_of.setdefault(group, [])
+            if not bad_reward and not math.isfinite(reward):
+                bad_reward = f"reward {reward} of group {group}, sample {len(of_group)}"
+            of_group.append(verdict)
         return Rollout(
             kept=join(kept) if kept else None,
             advantages=advantages.flatten().to(everything.logprobs),
             rewards=rewards.flatten(),
             problems=self.drawn,
-            verdicts=by_number,
+            verdicts=verdicts_of,
             entropy=response_entropy(everything, policy="sampler"),
             entropy_token=token_entropy(everything, policy="sampler"),
             # A mean over rewards of which one is NaN would be none; a mean over the others would hide it.
-            reward=Mean(sum=0.0, count=0) if bad_reward else Mean(sum=sum(v.reward for v in verdicts), count=count),
+            reward=Mean(sum=0.0, count=0) if bad_reward else Mean(sum=sum(given), count=count),
             response_length=Mean(sum=float(everything.mask.sum()), count=count),
             truncated=Mean(sum=float(everything.truncated.sum()), count=count),
             unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=count),
@@ -168,14 +180,6 @@ class RolloutSource:
             num_generations=len(rounds),
             bad_reward=bad_reward,
         )
-
-
-def _first_bad_reward(verdicts: dict[int, list[Verdict]]) -> str:
-    for group, row in verdicts.items():
-        for number, verdict in enumerate(row):
-            if not math.isfinite(verdict.reward):
-                return f"reward {verdict.reward} of group {group}, sample {number}"
-    return ""
 
 
 def response_entropy(responses: Responses, *, policy: Literal["sampler", "learner"]) -> EntropyReading:
