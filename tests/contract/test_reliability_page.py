@@ -11,6 +11,8 @@ import pytest
 from benchmarks.reliability import FAULTS, PAGE, RESULT, aggregated, table
 from tests.contract.source import ROOT
 
+if not RESULT.exists():
+    pytest.skip("the full counts have not been run yet", allow_module_level=True)
 FOUND = json.loads(RESULT.read_text(encoding="utf-8"))
 
 
