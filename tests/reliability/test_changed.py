@@ -53,7 +53,7 @@ def changed_settings(given: dict[str, Any], prefix: str = "") -> Iterator[tuple[
         elif isinstance(value, int):
             yield prefix + name, value + 1
         elif isinstance(value, float):
-            yield prefix + name, value * 0.75
+            yield prefix + name, value * 0.75 or 0.5
         elif isinstance(value, str):
             yield prefix + name, OTHER_WORDS.get(prefix + name, "another")
         elif value is None:

@@ -44,6 +44,7 @@ class Demo:
 
     def _run(self, output: Output) -> Outcome:
         from covent.cli.summary import summary_table
+        from covent.report.compare import labels
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
@@ -60,7 +61,7 @@ class Demo:
         runs = [read_run(run.folder) for run in planned]
         report = write_report(runs, self.folder / "report.html")
         summaries = [summarise(run) for run in runs]
-        output.console.print(summary_table(summaries))
+        output.console.print(summary_table(labels(runs), summaries))
         output.say(
             f"\nreport: {report}"
             f"\ngo on:  covent train {planned[1].folder}.yaml control.clip_cov_ratio=0.006"

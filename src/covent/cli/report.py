@@ -33,6 +33,7 @@ class Report:
                 f"--out '{self.out}' is a folder. Name the file to write: --out {self.out / 'report.html'}"
             )
         from covent.cli.summary import summary_table
+        from covent.report.compare import labels
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
@@ -40,6 +41,6 @@ class Report:
         runs = [read_run(folder) for folder in self.runs]
         summaries = [summarise(run) for run in runs]
         write_report(runs, self.out)
-        output.console.print(summary_table(summaries))
+        output.console.print(summary_table(labels(runs), summaries))
         output.say(f"\nreport: {self.out}")
         return Outcome({"report": str(self.out), "runs": [summary.model_dump(mode="json") for summary in summaries]})

@@ -58,7 +58,7 @@ def tell_the_end(folder: Path, output: Output) -> Outcome:
     from covent.store.reader import read_run
 
     summary = summarise(read_run(folder))
-    output.console.print(summary_table([summary]))
+    output.console.print(summary_table([summary.name], [summary]))
     if summary.attribution is not None:
         output.console.print("", attribution_table(summary.attribution))
     output.say(f"\nrun folder: {folder}\nits report: covent report {folder}")
