@@ -1,5 +1,6 @@
-"""What the numbers of a row may be. A row that breaks these was damaged or made up: whatever happens to a run, and be it
-that its weights explode, it measures nothing outside.
+"""What the numbers of a row may be.
+
+A row that breaks these was damaged or made up: even a run whose weights explode measures nothing outside.
 
 NaN passes: the writer looks for it in the whole row and names where it is.
 """
@@ -19,8 +20,8 @@ LARGEST_ENTROPY = 100.0
 """Nats; a vocabulary of 1e43 tokens could have it."""
 
 LARGEST_CHANGE = 1e40
-"""Nats. A first-order change is not bounded by the entropy: while a run explodes it is as large as float32 holds. Sums of
-squares of numbers in this range are finite."""
+"""Nats. A first-order change is not bounded by the entropy: while a run explodes it is as large as float32 holds. Sums
+of squares of numbers in this range are finite."""
 
 _ROUNDING = 1e-6
 """How far below 0 or above 1 rounding may carry what cannot lie there."""
