@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from covent.law.criterion import DECISIVE_AICC
+
 Row = list[str]
+
+PAPER_RMSE = ("0.9", "0.5 (RMSE)")
+"""Of the paper's own predictions from 36 of 236 steps, in percent: on average and at the end (section 2.4)."""
+
+PREDICTIONS = ("forecast", "conditional", "unchanged")
+"""The order in which they are shown."""
 
 
 def write_tables(page: Path, found: dict[str, Any]) -> None:
@@ -113,22 +122,26 @@ def _paper(rows: list[dict[str, Any]]) -> str:
 
 def _prefixes(rows: list[dict[str, Any]]) -> str:
     head = ["model", "first", "markers", "RMSE of the rest", "error at the end", "inside the band", "ceiling then"]
-    return _markdown(
-        head,
+    cells = [
         [
-            [
-                row["model"],
-                f"{100 * prefix['fraction']:.0f} %",
-                str(prefix["num_prefix"]),
-                _number(prefix["rmse"]),
-                _number(prefix["end_error"], sign=True),
-                _percent(prefix["covered"]),
-                f"{prefix['ceiling']:.1f} ({prefix['ceiling_interval'][0]:.1f} to {prefix['ceiling_interval'][1]:.1f})",
-            ]
-            for row in rows
-            for prefix in row["prefixes"]
-        ],
-    )
+            row["model"],
+            f"{100 * prefix['fraction']:.0f} %",
+            str(prefix["num_prefix"]),
+            _number(prefix["rmse"]),
+            _number(prefix["end_error"], sign=True),
+            _percent(prefix["covered"]),
+            f"{prefix['ceiling']:.1f} ({prefix['ceiling_interval'][0]:.1f} to {prefix['ceiling_interval'][1]:.1f})",
+        ]
+        for row in rows
+        for prefix in row["prefixes"]
+    ]
+    for place, share in enumerate(prefix["fraction"] for prefix in rows[0]["prefixes"]):
+        alike = [row["prefixes"][place] for row in rows]
+        errors = (fmean(prefix["rmse"] for prefix in alike), fmean(abs(prefix["end_error"]) for prefix in alike))
+        means = [_number(error) for error in errors]
+        cells.append(["mean of the three", f"{100 * share:.0f} %", "", means[0], f"{means[1]} (absolute)", "", ""])
+    rmse, at_the_end = PAPER_RMSE
+    return _markdown(head, [*cells, ["the paper, mean of four", "36 of 236 steps", "", rmse, at_the_end, "", ""]])
 
 
 def _forecasts(worlds: list[dict[str, Any]]) -> str:
@@ -141,34 +154,87 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
         "median error at the end",
         "inside the band",
     ]
-    return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"], 1)])
+    return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
 
 
-def backtest_table(found: dict[str, Any]) -> str:
-    """Embedded runs, in points of percent."""
-    head = ["task", "method", "from the first", "prediction", "runs", "median RMSE", "median error at the end"]
-    rows = [
-        [group["task"], group["method"], *row]
-        for group in found["groups"]
-        for row in _origin_rows(group["origins"], 100)
-    ]
-    return _markdown([*head, "inside the band"], rows)
+def backtest_tables(found: dict[str, Any]) -> dict[str, str]:
+    """Name → Markdown table, of `benchmarks.law_backtest`."""
+    return {"backtest": _backtest(found), "embedded": _embedded(found["runs"])}
 
 
-def _origin_rows(origins: list[dict[str, Any]], scale: float) -> list[Row]:
-    """Three rows for each origin; errors multiplied by `scale`."""
+def _embedded(runs: list[dict[str, Any]]) -> str:
+    """What the law of the whole run says of itself, counted over runs."""
+    head = ["task", "method", "runs", "identified", "ceiling above 100 %", "a rival clearly better", "R²"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["task"], run["method"]), []).append(run)
     rows = []
-    for origin in origins:
-        for name in ("forecast", "conditional", "unchanged"):
-            score = origin[name]
-            inside = _percent(score["coverage"])
-            if score["coverage_interval"]:
-                low, high = score["coverage_interval"]
-                inside += f" ({100 * low:.0f} to {100 * high:.0f})"
-            errors = [None if score[key] is None else scale * score[key] for key in ("median_rmse", "median_end_error")]
-            share = f"{100 * origin['fraction']:.0f} %"
-            rows.append([share, name, str(score["num_runs"]), *(_number(error) for error in errors), inside])
-    return rows
+    for (task, method), members in sorted(groups.items()):
+        counts = (
+            len(members),
+            sum(run["identified"] for run in members),
+            sum(run["ceiling"] is not None and run["ceiling"] > 1 for run in members),
+            sum(run["aicc_behind_it"] is not None and run["aicc_behind_it"] >= DECISIVE_AICC for run in members),
+        )
+        r2 = sorted(run["r2"] for run in members if run["r2"] is not None)
+        rows.append([task, method, *map(str, counts), f"{r2[0]:.2f} to {r2[-1]:.2f}" if r2 else "—"])
+    return _markdown(head, rows)
+
+
+def _backtest(found: dict[str, Any]) -> str:
+    """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
+    head = ["task", "method", "from the first", "runs"]
+    head += ["median RMSE of forecast / conditional / unchanged", "median error at the end, likewise"]
+    head += ["forecast inside its band", "conditional inside its band"]
+    rows = [
+        [
+            group["task"],
+            group["method"],
+            f"{100 * origin['fraction']:.0f} %",
+            _counts([origin[kind]["num_runs"] for kind in PREDICTIONS]),
+            _side_by_side(origin, "median_rmse"),
+            _side_by_side(origin, "median_end_error"),
+            _inside(origin["forecast"]),
+            _inside(origin["conditional"]),
+        ]
+        for group in found["groups"]
+        for origin in group["origins"]
+    ]
+    return _markdown(head, rows)
+
+
+def _counts(runs: list[int]) -> str:
+    """The number of runs in which each prediction could be made, once where it is the same."""
+    return str(runs[0]) if len(set(runs)) == 1 else " / ".join(map(str, runs))
+
+
+def _side_by_side(origin: dict[str, Any], error: str) -> str:
+    errors = (origin[kind][error] for kind in PREDICTIONS)
+    return " / ".join(_number(None if value is None else 100 * value, 1) for value in errors)
+
+
+def _inside(score: dict[str, Any]) -> str:
+    inside = _percent(score["coverage"])
+    if score["coverage_interval"]:
+        low, high = score["coverage_interval"]
+        inside += f" ({100 * low:.0f} to {100 * high:.0f})"
+    return inside
+
+
+def _origin_rows(origins: list[dict[str, Any]]) -> list[Row]:
+    """Three rows for each origin."""
+    return [
+        [
+            f"{100 * origin['fraction']:.0f} %",
+            kind,
+            str(origin[kind]["num_runs"]),
+            _number(origin[kind]["median_rmse"]),
+            _number(origin[kind]["median_end_error"]),
+            _inside(origin[kind]),
+        ]
+        for origin in origins
+        for kind in PREDICTIONS
+    ]
 
 
 def _alarms(rows: list[dict[str, Any]]) -> str:

@@ -76,8 +76,18 @@ class NonFiniteError(CoventError, ArithmeticError):
         self.tensor = tensor
 
 
+class EngineError(CoventError, RuntimeError):
+    """A foreign engine (TRL, verl) is not one that covent knows: its version, or what covent hooks into."""
+
+
 class DemoError(CoventError, RuntimeError):
     """A run of the demo ended badly; the message holds the end of its log."""
+
+    exit_code = 1
+
+
+class BenchError(CoventError, RuntimeError):
+    """A program that a benchmark calls ended badly; its own output says why."""
 
     exit_code = 1
 

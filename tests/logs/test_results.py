@@ -97,8 +97,19 @@ def test_run_folders_are_logs_too(tmp_path: Path) -> None:
 def test_a_run_under_control_is_said_to_be_outside_the_law(tmp_path: Path) -> None:
     (free,) = all_series([write_run(tmp_path / "free", "grpo", num_steps=40)], Choice())
     (held,) = all_series([write_run(tmp_path / "held", "kl_cov", num_steps=40)], Choice())
-    assert any("under control" in warning for warning in held.warnings)
-    assert not any("under control" in warning for warning in free.warnings)
+    assert any("under control" in warning for warning in fit_result(held).warnings)
+    assert any("under control" in sentence for sentence in fit_result(held).verdict)
+    assert not any("under control" in warning for warning in fit_result(free).warnings)
+
+
+def test_runs_of_one_name_are_labelled_by_the_part_of_the_path_that_differs(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / f"seed-{seed}" / "grpo", "grpo", seed) for seed in (1, 2)]
+    paths.append(write_run(tmp_path / "kl_cov", "kl_cov"))
+    results = [fit_result(one) for one in all_series(paths, Choice())]
+    assert [result.label for result in results] == ["grpo · seed-1", "grpo · seed-2", "kl_cov"]
+    assert [result.name for result in results] == ["grpo", "grpo", "kl_cov"], "names stay: they make the groups"
+    (alone,) = all_series(paths[:1], Choice())
+    assert fit_result(alone).label == "grpo"
 
 
 def test_one_curve_or_several(tmp_path: Path) -> None:

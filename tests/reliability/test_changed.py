@@ -18,7 +18,7 @@ from covent.store.reader import read_resumes, read_run
 from covent.tasks import ClockTask, Problem
 from covent.train import resume as resuming
 from covent.train import setup
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.resume import resume
 from covent.train.run import train
 from covent.train.setup import settings_by_name

@@ -15,7 +15,7 @@ from covent.cli.main import main
 from covent.errors import CheckpointError, CoventError
 from covent.store import checkpoint
 from covent.store.reader import read_resumes
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.resume import resume
 from covent.train.run import train
 from tests.support.figures import figure

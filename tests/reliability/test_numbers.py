@@ -21,7 +21,7 @@ from covent.store.reader import Run, read_run
 from covent.tasks import Verdict
 from covent.train import loop, rollouts, step
 from covent.train.checkpoints import restore, save_checkpoint
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.model import LanguageModel, weights_hash
 from covent.train.run import train
 from covent.train.setup import Setup
@@ -49,13 +49,17 @@ class Injection:
         self.left -= 1
         return True
 
-    def spoil(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor with its first number bad, if it is time."""
+    def spoil(self, tensor: torch.Tensor, count: int = 1) -> torch.Tensor:
+        """The tensor with its first numbers bad, if it is time."""
         if not self.due():
             return tensor
         mask = torch.zeros_like(tensor, dtype=torch.bool)
-        mask.view(-1)[0] = True
+        mask.view(-1)[:count] = True
         return torch.where(mask, self.bad, tensor)
+
+    def spoil_row(self, logits: torch.Tensor) -> torch.Tensor:
+        """All logits of the first token bad: a single -inf is an entry of the vocabulary that is switched off."""
+        return self.spoil(logits, count=logits.shape[-1])
 
 
 def into_reward(injection: Injection, patch: pytest.MonkeyPatch) -> None:
@@ -70,13 +74,13 @@ def into_advantage(injection: Injection, patch: pytest.MonkeyPatch) -> None:
 
 def into_logits_of_the_sampler(injection: Injection, patch: pytest.MonkeyPatch) -> None:
     given = sampler.bad_logit
-    patch.setattr(sampler, "bad_logit", lambda logits, mask: given(injection.spoil(logits), mask))
+    patch.setattr(sampler, "bad_logit", lambda logits, mask: given(injection.spoil_row(logits), mask))
 
 
 def into_logits(injection: Injection, patch: pytest.MonkeyPatch) -> None:
     given = rollout_batch.response_logits
     for module in (rollout_batch, step):
-        patch.setattr(module, "response_logits", lambda *args: injection.spoil(given(*args)))
+        patch.setattr(module, "response_logits", lambda *args: injection.spoil_row(given(*args)))
 
 
 def into_loss(injection: Injection, patch: pytest.MonkeyPatch) -> None:

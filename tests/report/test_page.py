@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -118,6 +120,31 @@ def test_hostile_text_is_shown_and_never_markup(tmp_path: Path) -> None:
     assert "img" in bad.tags and bad.handlers == ["onerror"]
 
 
+STEERING = "\x1b[31m\x07\u202e\u2066 12"
+
+
+def test_control_characters_are_written_out_and_other_scripts_stand_alone(tmp_path: Path) -> None:
+    hebrew = "\u05d0\u05d1"
+    path = write_run(tmp_path / "run", "kl_cov", num_steps=20, text=lambda text: f"{hebrew}{text}{STEERING}")
+    (path / "status.json").write_text(
+        json.dumps({"state": "failed", "step": 20, "num_steps": 20, "message": f"{hebrew}{STEERING} <i>"}), "utf-8"
+    )
+    text = page([read_run(path)])
+    shown = r"\x1b[31m\x07\u202e\u2066 12"
+    # Plotly's own script holds some as text; the data of the run is in the rest.
+    ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", ours)
+    assert f"<h3><bdi>{hebrew}kl_cov{shown}</bdi></h3>" in ours
+    assert f"failed after 20 of 20 rollout steps: <bdi>{hebrew}{shown} &lt;i&gt;</bdi>." in ours
+    tokens = re.findall(r'<span class="token[^>]*title=[^>]*>(.*?)</span>', ours)
+    assert tokens and all(token.startswith(f"<bdi>{hebrew}") and token.endswith(f"{shown}</bdi>") for token in tokens)
+    # A plot's line and the button of its legend are one group.
+    groups = set(re.findall(r'data-group="([^"]*)"', ours))
+    figures = [json.loads(data) for kind, data in Reader(text).scripts if kind == "application/json"]
+    drawn = {trace["legendgroup"] for figure in figures for trace in figure.get("data", [])}
+    assert groups <= drawn and any(shown in group for group in groups)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3, 7])
 def test_short_runs_still_give_a_page_with_a_banner(tmp_path: Path, steps: int) -> None:
     run = read_run(write_run(tmp_path / "run", stop_after=steps))
@@ -153,6 +180,35 @@ def test_the_file_is_written_and_no_run_is_an_error(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
     with pytest.raises(ConfigError, match="at least one run"):
         page([])
+
+
+def test_a_page_is_replaced_in_one_piece(runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, link = tmp_path / "real.html", tmp_path / "report.html"
+    real.write_text("the old page")
+    link.symlink_to(real)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("covent.report.page.page", lambda runs: "the new page")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(list(runs.values()), link)
+    assert link.read_text() == "the old page"
+    write_report(list(runs.values()), link)
+    assert real.read_text() == "the new page\n" and link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.html", "report.html"]
+
+
+def test_a_page_can_go_into_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("covent.report.page.page", lambda runs: "page")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_report([], pipe)
+        assert read.result(timeout=30) == "page"
 
 
 @pytest.mark.slow

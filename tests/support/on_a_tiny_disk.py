@@ -10,7 +10,7 @@ from pathlib import Path
 from covent.errors import DiskError
 from covent.store import checkpoint
 from covent.tasks import ClockTask
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.resume import resume
 from covent.train.run import train
 from tests.support.interrupted import chance_verdict, differences, settings

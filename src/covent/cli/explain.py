@@ -20,13 +20,13 @@ class Explain(LogOptions):
         series = self.series("explain")
         results = [explanation(one) for one in series]
         for one, result in zip(series, results, strict=True):
-            output.say(f"{result.name} ({result.format})")
+            output.say(f"{result.label} ({result.format})")
             for finding in result.findings:
                 output.say(f"  {finding.topic}: {finding.text}")
             for topic, text in _recorded(one.source) if one.format == "covent run folder" else []:
                 output.say(f"  {topic}: {text}")
             output.say(f"  Advice: {result.advice} Reason: {result.reason}\n")
-        say_warnings(results, output)
+        say_warnings(results, output, [sentence for result in results for sentence in result.verdict])
         self.draw(series, results, output)
         return outcome(results, pooled_result(series) if len(series) > 1 else None)
 

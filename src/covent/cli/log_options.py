@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from covent.logs import FitResult, LogSeries
 
 NOT_KNOWN = "–"
@@ -24,25 +23,25 @@ NOT_KNOWN = "–"
 class LogOptions:
     """Options of every command that reads logs."""
 
-    logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="LOG ...")] = ()
+    logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("LOG ...")] = ()
     """Logs of any engine (TRL, verl, wandb, TensorBoard, trackio, MLflow, CSV, Parquet, …), or covent run folders."""
-    metric: str | None = None
+    metric: Annotated[str | None, option("NAME")] = None
     """Metric that is the accuracy R; with * several, which are averaged. If not given: the validation accuracy."""
-    entropy: str | None = None
+    entropy: Annotated[str | None, option("NAME")] = None
     """Metric that is the entropy H. If not given: the one the engine is known to log."""
-    unit: Literal["fraction", "percent"] | None = None
+    unit: Annotated[Literal["fraction", "percent"] | None, option("fraction|percent")] = None
     """Unit of R. If not given: told from the values, and said."""
-    window: int | None = None
+    window: Annotated[int | None, option("INT")] = None
     """Entropies, logged at or before an accuracy, whose mean it meets. If not given: since the last one, at most 4."""
-    temperature: float | None = None
+    temperature: Annotated[float | None, option("FLOAT")] = None
     """Temperature at which the entropy was taken, where the log does not say."""
-    step: str | None = None
+    step: Annotated[str | None, option("NAME")] = None
     """Metric that counts steps."""
-    by: str | None = None
+    by: Annotated[str | None, option("COLUMN")] = None
     """Column that tells several runs of one table apart."""
-    which: Annotated[str | None, tyro.conf.arg(name="run")] = None
+    which: Annotated[str | None, option("NAME", name="run")] = None
     """Name of the run that is wanted, where a log holds several."""
-    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    plot: Annotated[Path | None, option("FILE")] = None
     """Draw points and law into FILE: .html, or .png with the plots extra."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
@@ -56,6 +55,10 @@ class LogOptions:
         """
         if not self.logs:
             raise ConfigError(f"covent {command} needs at least one log: covent {command} trainer_state.json")
+        if self.plot is not None:
+            from covent.logs.figure import check_target
+
+            check_target(self.plot)
         from covent.logs import Choice, all_series
 
         choice = Choice(
@@ -79,44 +82,19 @@ class LogOptions:
             output.say(f"plot: {self.plot}")
 
 
-def fit_table(results: Sequence[FitResult]) -> Table:
-    """One column a log, one row a number."""
-    from rich.table import Table
-
-    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
-    rows: list[tuple[str, Callable[[FitResult], str]]] = [
-        ("accuracy R", lambda r: r.metric),
-        ("entropy H", lambda r: r.entropy_metric),
-        ("points", lambda r: str(r.n)),
-        ("a", lambda r: number(r.a)),
-        ("b", lambda r: number(r.b)),
-        ("ceiling b − a", lambda r: number(r.ceiling) + ("" if r.identified else " (not identified)")),
-        ("  95 % interval", lambda r: interval(r.ceiling_interval)),
-        ("R² (straight line)", lambda r: f"{number(r.r2)} ({number(r.line_r2)})"),
-        ("RMSE", lambda r: number(r.rmse)),
-        ("unit of R", lambda r: r.unit),
-    ]
-    for label, cell in rows:
-        table.add_row(label, *(cell(result) for result in results))
-    return table
-
-
 def number(value: float | None) -> str:
     """Four digits, or a dash."""
     return NOT_KNOWN if value is None else f"{value:.4g}"
 
 
-def interval(value: tuple[float, float] | None) -> str:
-    """`[low, high]`, or a dash."""
-    return NOT_KNOWN if value is None else f"[{value[0]:.4g}, {value[1]:.4g}]"
-
-
-def say_warnings(results: Sequence[FitResult], output: Output) -> None:
-    """Every warning once, with the logs it concerns where there are several."""
+def say_warnings(results: Sequence[FitResult], output: Output, said: Sequence[str] = ()) -> None:
+    """Every warning once, with the logs it concerns where there are several; not what was said already."""
     told: dict[str, list[str]] = {}
     for result in results:
         for warning in result.warnings:
-            told.setdefault(warning, []).append(result.name)
+            if warning in said:
+                continue
+            told.setdefault(warning, []).append(result.label)
     for warning, names in told.items():
         where = f"{', '.join(dict.fromkeys(names))}: " if len(results) > 1 else ""
         output.warn(f"{where}{warning}")

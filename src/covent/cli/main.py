@@ -7,7 +7,9 @@ SIGTERM, in both cases after the state of a run was saved.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import signal
 import sys
 import threading
@@ -17,6 +19,7 @@ from typing import get_args
 import tyro
 
 from covent import __version__
+from covent.cli.bench import Bench
 from covent.cli.compare import Compare
 from covent.cli.demo import Demo
 from covent.cli.doctor import Doctor
@@ -25,6 +28,7 @@ from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
 from covent.cli.forecast import Forecast
 from covent.cli.measure import Measure
+from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.resume import Resume
@@ -33,7 +37,7 @@ from covent.cli.train import Train
 from covent.errors import CoventError
 from covent.stopping import Stopped, end_with_parent
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Doctor
+Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
@@ -74,14 +78,26 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
-    command: Command = tyro.cli(
-        Command,
-        prog="covent",
-        description=_DESCRIPTION,
-        args=positionals_first(words),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return command
+    commands = {each.__name__.lower(): each for each in get_args(Command)}
+    wrong = unknown_word(words, commands) or repeated_option(words, commands)
+    said = io.StringIO()
+    if wrong is None:
+        try:
+            with contextlib.redirect_stderr(said):
+                command: Command = tyro.cli(
+                    Command,
+                    prog="covent",
+                    description=_DESCRIPTION,
+                    args=positionals_first(words),
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+            return command
+        except SystemExit as end:
+            if not end.code:
+                raise
+            wrong = one_line(said.getvalue())
+    Output(as_json="--json" in words).complain(wrong)
+    raise SystemExit(CoventError.exit_code)
 
 
 def positionals_first(words: Sequence[str]) -> list[str]:
@@ -110,6 +126,10 @@ def _run(command: Command) -> int:
     except CoventError as error:
         output.complain(str(error))
         exit_code, facts = error.exit_code, {"error": type(error).__name__, "message": str(error)}
+    except OSError as error:
+        message = _refused_by_the_system(error)
+        output.complain(message)
+        exit_code, facts = CoventError.exit_code, {"error": type(error).__name__, "message": message}
     except KeyboardInterrupt as interrupt:
         message = _interrupted(command)
         output.say(message)
@@ -119,8 +139,17 @@ def _run(command: Command) -> int:
     return exit_code
 
 
+def _refused_by_the_system(error: OSError) -> str:
+    """What the operating system would not do, and with which file."""
+    where = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{where}: {reason}. Check the path and its permissions." if where else f"{reason}."
+
+
 def _interrupted(command: Command) -> str:
-    folders = run_folders(command.folder) if isinstance(command, Demo | Train | Resume) else []
+    if not isinstance(command, Demo | Train | Resume):
+        return "interrupted"
+    folders = run_folders(command.folder)
     if not folders:
         return "interrupted; no run had begun"
     names = " ".join(map(str, folders))

@@ -11,6 +11,7 @@ import tyro
 
 from covent.cli.extras import require_extra
 from covent.cli.folders import next_free
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 
 
@@ -20,9 +21,9 @@ class Train:
 
     config: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CONFIG")]
     """Settings, a YAML file."""
-    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="key=value ...")] = ()
+    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], option("key=value ...")] = ()
     """Settings that replace those of the file; a dot goes into a section."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    out: Annotated[Path | None, option("DIR")] = None
     """Run folder to make. If not given: runs/NAME-OF-CONFIG, or the next free runs/NAME-OF-CONFIG-2, …"""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
@@ -38,7 +39,8 @@ class Train:
         from covent.stopping import on_signals
 
         with on_signals():
-            from covent.train.config import config_warnings, load_config
+            from covent.train.config import config_warnings
+            from covent.train.config_file import load_config
             from covent.train.run import train
 
             config = load_config(self.config, list(self.settings))

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from covent.law.forecast import Forecast, forecast
 from covent.law.series import Unit
 
 FEWEST_POINTS = 3
 """Below, two coefficients fit anything."""
+
+
+def outlook(ahead: Forecast) -> dict[str, Any]:
+    """A forecast as the fields of a run folder's row, without the step."""
+    ceiling_low, ceiling_high = ahead.law.ceiling_interval or (None, None)
+    final = ahead.final
+    return {
+        "num_points": ahead.num_prefix,
+        "ceiling": ahead.ceiling,
+        "ceiling_low": ceiling_low,
+        "ceiling_high": ceiling_high,
+        "identified": ahead.identified,
+        "final": final.accuracy if final else None,
+        "final_low": final.low if final else None,
+        "final_high": final.high if final else None,
+    }
 
 
 class Forecaster:

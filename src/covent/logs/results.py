@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from covent.law import LawFit, Unit, diagnose, fit, fit_robust, rivals
+from covent.law.criterion import DECISIVE_AICC
+from covent.law.series import FULL_MARKS
 from covent.logs.read import read_logs
 from covent.logs.run_folder import folder_series, is_run_folder
 from covent.logs.series import FULL_PERCENT, Choice, LogSeries, log_series
@@ -45,6 +47,8 @@ class FitResult(BaseModel):
     """The file or folder; several joined by ` + `."""
     name: str
     """The run's name."""
+    label: str
+    """The name, with what tells it apart where several logs of one call have it."""
     format: str
     metric: str
     """What R is."""
@@ -86,7 +90,26 @@ class FitResult(BaseModel):
     last_entropy: float | None
     """Entropy of the last point, nats."""
     last_accuracy: float | None
+    verdict: list[str]
+    """What speaks for and against the law here, in sentences, most important first: why it is not identified or its
+    ceiling impossible, whether a rival fits better, what it leaves over, whether entropy was under control."""
     warnings: list[str]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the ceiling is an accuracy that can be: at most 100 %."""
+        return self.ceiling is not None and self.ceiling <= FULL_MARKS[self.unit]
+
+    @property
+    def is_beaten(self) -> bool:
+        """Whether a rival fits better by an AICc that is clear."""
+        mine = next((rival.aicc for rival in self.rivals if rival.name == "law"), None)
+        return mine is not None and mine - self.rivals[0].aicc >= DECISIVE_AICC
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a decision may rest on the ceiling: identified, possible, and no rival clearly better."""
+        return self.identified and self.is_possible and not self.is_beaten
 
 
 def all_series(paths: Sequence[Path], choice: Choice) -> list[LogSeries]:
@@ -102,7 +125,25 @@ def all_series(paths: Sequence[Path], choice: Choice) -> list[LogSeries]:
         else:
             runs = read_logs(path, step=choice.step, by=choice.by, run=choice.run)
             found += [log_series(run, choice) for run in runs]
-    return found
+    return _told_apart(found)
+
+
+def _told_apart(series: Sequence[LogSeries]) -> list[LogSeries]:
+    """Labels for runs that share a name, such as the seeds of a method: the part of the path that differs."""
+    alike: dict[str, list[Path]] = {}
+    for one in series:
+        alike.setdefault(one.name, []).append(one.source.absolute())
+    return [
+        one if len(alike[one.name]) == 1 else replace(one, label=f"{one.name} · {_own_part(one, alike[one.name])}")
+        for one in series
+    ]
+
+
+def _own_part(one: LogSeries, others: Sequence[Path]) -> str:
+    """The last part of the path that no other has; the whole path as given where there is none."""
+    parts = zip(*(reversed(path.parts) for path in others), strict=False)
+    place = next((place for place, column in enumerate(parts, start=1) if len(set(column)) == len(others)), None)
+    return str(one.source) if place is None else one.source.absolute().parts[-place]
 
 
 def fit_result(series: LogSeries) -> FitResult:
@@ -222,9 +263,11 @@ def _line_r2(series: LogSeries) -> float | None:
 
 
 def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]) -> FitResult:
+    under_control = _under_control(series)
     return FitResult(
         log=str(series.source),
         name=series.name,
+        label=series.label or series.name,
         format=series.format,
         metric=series.accuracy_metric,
         entropy_metric=series.entropy_metric,
@@ -250,5 +293,21 @@ def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]
         outlier_steps=doubts.outlier_steps,
         last_entropy=float(series.entropy[-1]) if len(series) else None,
         last_accuracy=float(series.accuracy[-1]) if len(series) else None,
-        warnings=warnings + law.warnings,
+        verdict=_verdict(law, doubts, under_control),
+        warnings=warnings + under_control + law.warnings,
     )
+
+
+def _verdict(law: LawFit, doubts: _Doubts, under_control: list[str]) -> list[str]:
+    """Where the law is not identified, nothing is said of its form: those sentences speak of the same fit."""
+    of_the_form = [doubts.forms, *doubts.diagnostics] if law.identified else []
+    return [*law.warnings, *of_the_form, *under_control]
+
+
+def _under_control(series: LogSeries) -> list[str]:
+    if series.control is None or not series.control.names:
+        return []
+    return [
+        f"Entropy was under control ({' + '.join(series.control.names)}): the law is stated for runs that spend their"
+        " entropy freely, so its ceiling is a description here and no limit."
+    ]

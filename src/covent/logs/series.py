@@ -12,11 +12,13 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covent.law import Unit
+from covent.law.series import counted
 from covent.logs.definitions import EntropyDefinition
 from covent.logs.metrics import Kind, accuracy_metrics, also_known, entropy_metric
 from covent.logs.rows import LogError, LoggedRun
@@ -40,6 +42,32 @@ class Point:
     order: int
     """Place in the log, from 0: tells a repeated step's earlier row from its later one."""
     line: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a run starts and ends, for logs that hold the policy before any update."""
+
+    entropy_start: float
+    """Entropy of the first rollout step, nats."""
+    accuracy_start: float | None
+    """Accuracy before any update, unit of R; None where it was not measured."""
+    num_steps: int
+    """Rollout steps at the end whose mean entropy is the end of it."""
+    num_points: int
+    """Points at the end whose mean accuracy is the end of it."""
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """What a run did about its entropy and its groups, as far as its folder says."""
+
+    names: tuple[str, ...]
+    """The controls of entropy; empty for a plain ratio clip."""
+    group_filter: str | None
+    """`none`, `mixed` or `refill`, as in the trainer's settings."""
+    took_all_frac: float = 0.0
+    """Share of updates in which a control took every candidate there was."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +98,12 @@ class LogSeries:
     others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     """Steps and values of the metrics of `ALSO_KNOWN` that were logged."""
     warnings: list[str]
+    ends: Ends | None = None
+    """None: start and end are means over the first and the last 5 % of the log."""
+    control: RunControl | None = None
+    """None where the log does not say."""
+    label: str = ""
+    """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 
     def __len__(self) -> int:
         return len(self.step)
@@ -174,7 +208,7 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     said = []
     if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
         said.append(
-            f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
+            f"{counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
         )
     negative = next((point for point in points if point.value < 0), None)
     if negative is not None:
@@ -192,7 +226,7 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
         )
     if zeros:
         said.append(
-            f"{_counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
+            f"{counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
             f" {_listed([zero.line for zero in zeros])}): a fused path writes 0 where it does not take the entropy,"
             " and a mean over tokens is never exactly 0."
         )
@@ -219,11 +253,11 @@ def _after_restarts(points: list[Point], restarts: list[tuple[int, int]]) -> tup
 
 
 def _restart_note(restarts: list[tuple[int, int]], dropped: int) -> list[str]:
-    rows = _counted(dropped, "row")
+    rows = counted(dropped, "row")
     if restarts:
         steps = _listed([step for _, step in restarts])
         return [
-            f"The log goes back to step {steps}: taken as {_counted(len(restarts), 'restart')}; {rows} from before that"
+            f"The log goes back to step {steps}: taken as {counted(len(restarts), 'restart')}; {rows} from before that"
             " were done again or abandoned were left out, and the last of a step was kept. If these are several runs in"
             " one log, tell them apart with --by."
         ]
@@ -238,7 +272,7 @@ def _accuracies(
     for name in names:
         points, missing = _points(run, name)
         if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
-            warnings.append(f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number.")
+            warnings.append(f"{counted(len(missing), 'row')} left out because '{name}' is no finite number.")
         own = _restarts(points)
         kept, dropped = _after_restarts(points, restarts + own)
         if not restarts:
@@ -247,12 +281,9 @@ def _accuracies(
     shared = sorted(set.intersection(*(set(column) for column in columns)))
     lost = len(set.union(*(set(column) for column in columns))) - len(shared)
     if lost:
-        warnings.append(f"{_counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
+        warnings.append(f"{counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
     means = ((step, [column[step] for column in columns]) for step in shared)
-    return [
-        Point(step, float(np.mean([p.value for p in points])), points[-1].order, points[-1].line)
-        for step, points in means
-    ]
+    return [Point(step, fmean(p.value for p in points), points[-1].order, points[-1].line) for step, points in means]
 
 
 def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None, warnings: list[str]) -> Unit:
@@ -286,7 +317,7 @@ def _joined(
     Nothing that was logged later enters, so that a point is known at its own step and a forecast cannot look ahead.
     """
     steps = np.array([point.step for point in entropies])
-    values_h = np.array([point.value for point in entropies])
+    values_h = [point.value for point in entropies]
     ends = np.searchsorted(steps, [point.step for point in values], side="right")
     width = window or DEFAULT_WINDOW
     joined_steps, means, used, early, before = [], [], set(), [], 0
@@ -297,7 +328,7 @@ def _joined(
             early.append(point.step)
             continue
         joined_steps.append(point.step)
-        means.append(float(np.mean(values_h[start:end])))
+        means.append(fmean(values_h[start:end]))
         used.add(end - start)
         before = end
     if early:
@@ -331,7 +362,3 @@ def _other(run: LoggedRun, name: str) -> tuple[NDArray[np.int64], NDArray[np.flo
 def _listed(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:_LISTED]))
     return f"{shown}, …" if len(numbers) > _LISTED else shown or "none"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

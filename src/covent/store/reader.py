@@ -30,6 +30,8 @@ from covent.store.schema import (
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
+_DAMAGED = "The file was changed or damaged; restore it, or run again."
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,16 +80,22 @@ def read_run(folder: Path | str) -> Run:
     _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
     _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
+    evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
+    if _is_own(header):
+        _require_verdicts(folder / "steps.jsonl", steps)
+        _require_one_each(folder / "evaluations.jsonl", evaluations)
     faults = _rows(folder / "faults.jsonl", FaultRow, notes)
     resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
     notes += _remarks(faults, resumes)
+    status = _status(folder / "status.json", len(steps), notes)
+    notes += _disagreements(status, steps, faults)
     return Run(
         folder=folder,
         header=header,
-        status=_status(folder / "status.json", len(steps), notes),
+        status=status,
         steps=steps,
         updates=updates,
-        evaluations=_rows(folder / "evaluations.jsonl", EvaluationRow, notes),
+        evaluations=evaluations,
         forecasts=_rows(folder / "forecasts.jsonl", ForecastRow, notes),
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
@@ -136,15 +144,15 @@ def _not_a_run(folder: Path) -> str:
         return f"{folder} does not exist. Give the folder of a run: one that holds run.json."
     if not folder.is_dir():
         return f"{folder} is not a run folder: it is a file. Give the folder that holds run.json."
-    inside = sorted(path.parent.name for path in folder.glob("*/run.json"))
-    hint = f" It contains run folders, though: give one or more of {', '.join(inside)}." if inside else ""
+    inside = sorted(str(path.parent) for path in folder.glob("*/run.json"))
+    hint = f" It contains run folders, though; give one or more of these: {' '.join(inside)}" if inside else ""
     return f"{folder} is not a run folder: it has no run.json.{hint or ' Give the folder that `covent train` wrote.'}"
 
 
 def _header(path: Path) -> RunHeader:
     try:
         data: Any = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}. Restore the file, or run again.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -156,14 +164,14 @@ def _header(path: Path) -> RunHeader:
 
 
 def _status(path: Path, num_steps: int, notes: list[str]) -> Status:
-    if not path.is_file():
+    if not _is_there(path):
         notes.append("status.json is missing: the run is taken as interrupted.")
         return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json is missing")
     return _validated(Status, path.read_bytes(), str(path))
 
 
 def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
-    if not path.is_file():
+    if not _is_there(path):
         return []
     # Only the newline byte ends a row: text may contain other characters that count as line ends in Unicode.
     *lines, last = path.read_bytes().split(b"\n")
@@ -174,10 +182,16 @@ def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
     return [_validated(kind, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
+def _is_there(path: Path) -> bool:
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is a folder and should be a file. Remove or rename it; a run has no such folder.")
+    return path.exists()
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -187,12 +201,10 @@ def _validated(kind: type[AnyRow], text: bytes, where: str) -> AnyRow:
         row = kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the line"
+        place = ".".join(str(part) for part in first["loc"])
+        message = (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ")
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise StoreError(
-            f"{where} is not a valid {kind.__name__}: {place}: {first['msg']}{more}. The file was changed or damaged;"
-            f" restore it, or run again."
-        ) from error
+        raise StoreError(f"{where} is not a valid {kind.__name__}: {message}{more}. {_DAMAGED}") from error
     # The JSON parser lets the words NaN and Infinity through, which no covent writer produces.
     if b"NaN" in text or b"Infinity" in text:
         found = first_non_finite(row.model_dump())
@@ -208,3 +220,48 @@ def _require_increasing(path: Path, name: str, values: list[int]) -> None:
                 f"{path}:{line} has {name} {after} after {name} {before}; they must increase. Two runs may have"
                 f" written to this folder: run again into a fresh one."
             )
+
+
+def _is_own(header: RunHeader) -> bool:
+    """Whether covent's trainer made the run: its rewards are verdicts, and it evaluates once at a step. Others need
+    not keep to that."""
+    return "task" in header.config
+
+
+def _require_verdicts(path: Path, steps: list[StepRow]) -> None:
+    for line, row in enumerate(steps, start=1):
+        if not 0 <= row.reward.sum <= row.reward.count:
+            raise StoreError(
+                f"{path}:{line} has reward.sum {row.reward.sum:g} over reward.count {row.reward.count}; each response"
+                f" earns 0 or 1. {_DAMAGED}"
+            )
+
+
+def _require_one_each(path: Path, rows: list[EvaluationRow]) -> None:
+    lines: dict[tuple[str, int], int] = {}
+    for line, row in enumerate(rows, start=1):
+        before = lines.setdefault((row.split, row.step), line)
+        if before != line:
+            raise StoreError(
+                f"{path}:{line} has step {row.step} and split {row.split} again, after line {before}; each evaluation"
+                f" is made once. {_DAMAGED}"
+            )
+
+
+def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow]) -> list[str]:
+    """Where status.json and the rows of steps.jsonl tell different stories. A rollout that was left out has no row."""
+    notes = []
+    told = {row.step for row in steps} | {row.step for row in faults if row.update is None}
+    done = max(told, default=-1) + 1
+    # A run writes the row first: killed in between, its row is one ahead.
+    ahead = 0 if status.state == "finished" else 1
+    if not status.step <= done <= status.step + ahead:
+        rows = f"end at step {done - 1}" if told else "are missing"
+        notes.append(
+            f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
+        )
+    if steps and len(told) < done - min(told):
+        notes.append(
+            f"steps.jsonl holds {len(steps)} of the rollout steps {min(told)} to {done - 1}; the rest is missing."
+        )
+    return notes

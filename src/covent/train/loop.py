@@ -17,7 +17,8 @@ from covent.core.loss import POLICY_LOSSES
 from covent.core.plan import Measured, Plan
 from covent.core.reduce import AGGREGATIONS
 from covent.errors import NonFiniteError
-from covent.law import Forecast, Forecaster
+from covent.law import Forecaster
+from covent.law.live import outlook
 from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
 from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
@@ -153,7 +154,7 @@ class Loop:
         ahead = self.forecaster.stepped(row.step, row.entropy.value)
         if ahead is None:
             return ""
-        self.writer.append("forecasts", _forecast_row(row.step, ahead))
+        self.writer.append("forecasts", ForecastRow(step=row.step, **outlook(ahead)))
         limit, gain = self.config.stop_when_gain_below, self.forecaster.gain_left(ahead)
         if limit is None or gain is None or gain >= limit:
             return ""
@@ -343,22 +344,6 @@ def _update_row(
         covariance=covariance_tail(measured.covariances()[mask]),
         control=control,
         probe=probe,
-    )
-
-
-def _forecast_row(step: int, ahead: Forecast) -> ForecastRow:
-    ceiling_low, ceiling_high = ahead.law.ceiling_interval or (None, None)
-    final = ahead.final
-    return ForecastRow(
-        step=step,
-        num_points=ahead.num_prefix,
-        ceiling=ahead.ceiling,
-        ceiling_low=ceiling_low,
-        ceiling_high=ceiling_high,
-        identified=ahead.identified,
-        final=final.accuracy if final else None,
-        final_low=final.low if final else None,
-        final_high=final.high if final else None,
     )
 
 

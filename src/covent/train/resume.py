@@ -16,7 +16,7 @@ from covent.store.rows import prefix_fault
 from covent.store.schema import ROW_FILES, ResumeRow
 from covent.store.writer import RunWriter
 from covent.train.checkpoints import conditions_of, position_of, restore
-from covent.train.config import config_yaml, load_config
+from covent.train.config_file import config_yaml, load_config
 from covent.train.run import Progress, Session
 from covent.train.setup import Setup, now, settings_by_name
 from covent.train.state import Position

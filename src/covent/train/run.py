@@ -21,7 +21,8 @@ from covent.store.writer import RunWriter
 from covent.tasks import Task, problems
 from covent.train.anchors import Anchors
 from covent.train.checkpoints import save_checkpoint
-from covent.train.config import TrainConfig, config_yaml
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes

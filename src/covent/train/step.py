@@ -183,6 +183,10 @@ def _forward(
     model: LanguageModel, responses: Responses, plan: Plan, temperature: float, anchors: Anchors
 ) -> tuple[Tensor, PenaltyInputs]:
     """Log-probs of a micro-batch, and what the plan's other terms need from the same forward pass."""
+    if plan.kl_form != "exact" and not (plan.reference_weight is not None and plan.reference_form == "exact"):
+        logprobs, entropies = score(model.network, responses, temperature=temperature)
+        return logprobs, PenaltyInputs(entropies)
+    # A KL over the vocabulary needs all logits.
     logits = response_logits(model.network, responses)
     require_finite(logits, responses.mask)
     logprobs, entropies = token_scores(logits, responses.response_ids, temperature)

@@ -19,11 +19,10 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from covent import stopping
-from covent.core.entropy import logprob_and_entropy
 from covent.core.keys import key
 from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
-from covent.rollout.batch import Responses, pad_left, response_logits
+from covent.rollout.batch import Responses, pad_left, score
 from covent.rollout.sampler import sample
 from covent.tasks import Problem, Task, problems
 from covent.train.config import TrainConfig
@@ -146,7 +145,9 @@ def _train_round(
             )
         loss = _demonstration_loss(model, *next(batches))
         if not bool(torch.isfinite(loss)):
-            raise NonFiniteError(f"The warm start's loss is {float(loss)} at step {step}. Lower warm_start.lr.")
+            raise NonFiniteError(
+                f"The warm start's loss is {float(loss.detach())} at step {step}. Lower warm_start.lr."
+            )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
@@ -176,7 +177,7 @@ def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[
         group=rows,
         sample=rows,
     )
-    logprobs, _ = logprob_and_entropy(response_logits(model.network, responses), responses.response_ids)
+    logprobs, _ = score(model.network, responses)
     return -masked_mean(logprobs, mask)
 
 
