@@ -48,6 +48,22 @@ class NonFiniteError(CoventError, ArithmeticError):
     exit_code = 1
 
 
+class VerifierError(CoventError, RuntimeError):
+    """Responses cannot be judged: no child can be started, or too large a share of verdicts are errors."""
+
+    exit_code = 1
+
+
+class IsolationError(VerifierError):
+    """This machine cannot isolate the programs of a code task, and running them without was not asked for."""
+
+    exit_code = 2
+
+
+class DataError(CoventError, ValueError):
+    """A row of a data set cannot be used; the message names file and line."""
+
+
 class DemoError(CoventError, RuntimeError):
     """A run of the demo ended badly; the message holds the end of its log."""
 

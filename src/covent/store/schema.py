@@ -9,6 +9,8 @@ evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
 forecasts.jsonl    ForecastRow: what the law said about the rest, while the run went on
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
+faults.jsonl       FaultRow: responses whose judging timed out, crashed or failed
+rejected_rows.jsonl RejectedRow: rows of the task's data set that were left out
 attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
 model/             the final weights (safetensors) and tokenizer
 """
@@ -76,12 +78,16 @@ class StepRow(Row):
     entropy_token: EntropyReading
     """The same tokens, each with equal weight."""
     reward: Mean
-    """Training reward over all responses before filtering."""
+    """Training reward over all judged responses before filtering."""
     response_length: Mean
     truncated: Mean
     """Share of responses that hit the length limit without an end token."""
     unparsable: Mean
     """Share of responses in which the verifier found no answer."""
+    error: Mean | None = None
+    """Share of responses that could not be judged; they are in no baseline and carry no gradient."""
+    verdicts: dict[str, int] = {}
+    """Responses by verdict. Time-outs and crashes are the answer's own doing and count as wrong."""
     num_groups: int
     """Groups (prompts) sampled, over all generation rounds."""
     num_all_right: int
@@ -151,6 +157,8 @@ class EvaluationRow(Row):
     num_right: list[int]
     """Right sampled responses of each problem, in the fixed order of the problems."""
     unparsable: Mean
+    error: Mean | None = None
+    """Share of sampled responses that could not be judged; they are left out of all other numbers."""
     seconds: float
 
 
@@ -186,7 +194,7 @@ class VerdictRow(Row):
     greedy_response: str | None
     greedy_verdict: str | None
     verdicts: dict[str, int]
-    """Number of sampled responses by verdict: right, wrong, unparsable."""
+    """Number of sampled responses by verdict: right, wrong, unparsable, time-out, crash, error, not applicable."""
 
 
 class SampleRow(Row):
@@ -208,6 +216,32 @@ class SampleRow(Row):
     """Token covariance in the optimizer batch; None where the group was filtered out."""
     selected: list[bool] | None
     """Tokens the control chose."""
+
+
+class FaultRow(Row):
+    """A response whose judging timed out, crashed, failed, or needs a word; at most 20 a step."""
+
+    phase: Literal["train", "validation", "test"]
+    step: int
+    group: int
+    """Number of the group in the run; of the problem in an evaluation."""
+    sample: int
+    prompt: str
+    """Its end."""
+    response: str
+    """Its end."""
+    verdict: str
+    reason: str
+
+
+class RejectedRow(Row):
+    """A row of the task's data set that was left out because it cannot be used."""
+
+    place: str
+    """`file:line`, or `file, row n`, counted from 1."""
+    reason: str
+    row: str
+    """Its beginning, as text."""
 
 
 class AttributionRow(Row):
@@ -245,5 +279,7 @@ ROW_FILES: dict[str, type[Row]] = {
     "forecasts": ForecastRow,
     "verdicts": VerdictRow,
     "samples": SampleRow,
+    "faults": FaultRow,
+    "rejected_rows": RejectedRow,
     "attributions": AttributionRow,
 }

@@ -1,15 +1,52 @@
-"""Problems with exact verifiers. No torch, no network, nothing to download.
+"""Problems and the judgement of responses to them. No torch, no network, nothing to download.
 
 `make_task(settings, run_seed)` builds a task; `problems(task, split, seed)` streams its problems.
 """
 
-from covent.tasks.base import Problem, Split, Task, TaskSettings, Verdict, problems
+from typing import cast
+
+from covent.tasks.base import (
+    Answer,
+    GeneratedTask,
+    Problem,
+    Split,
+    Task,
+    TaskSettings,
+    TaughtTask,
+    problems,
+    taught,
+)
 from covent.tasks.clock import ClockSettings, ClockTask
 from covent.tasks.grid import GridSettings, GridTask
+from covent.tasks.rewarded import RewardedTask
+from covent.verifiers.functions import RewardFunction
+from covent.verifiers.settings import RewardSettings, VerifierSettings
+from covent.verifiers.verdict import Judgement, Verdict
+
+AnyTaskSettings = ClockSettings | GridSettings
 
 
-def make_task(settings: ClockSettings | GridSettings, run_seed: int) -> Task:
-    """The task of these settings; its corpus follows `corpus_seed`, or the run's seed where that is None."""
+def make_task(
+    settings: AnyTaskSettings,
+    run_seed: int,
+    verifier: VerifierSettings | None = None,
+    reward: RewardSettings | None = None,
+) -> Task:
+    """The task of these settings.
+
+    Args:
+        settings: of one task; a corpus follows `corpus_seed`, or the run's seed where that is None.
+        run_seed: the seed of the run.
+        verifier: limits of verifiers that run in children; None for the defaults.
+        reward: a user's reward function in place of the task's own verdict; None for none.
+    """
+    task = _task(settings, run_seed, verifier or VerifierSettings())
+    if reward is None or reward.function is None:
+        return task
+    return cast(Task, RewardedTask(task, RewardFunction(reward)))
+
+
+def _task(settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings) -> Task:
     corpus_seed = run_seed if settings.corpus_seed is None else settings.corpus_seed
     if isinstance(settings, ClockSettings):
         return ClockTask(settings, corpus_seed)
@@ -17,15 +54,23 @@ def make_task(settings: ClockSettings | GridSettings, run_seed: int) -> Task:
 
 
 __all__ = [
+    "Answer",
+    "AnyTaskSettings",
     "ClockSettings",
     "ClockTask",
+    "GeneratedTask",
     "GridSettings",
     "GridTask",
+    "Judgement",
     "Problem",
+    "RewardSettings",
     "Split",
     "Task",
     "TaskSettings",
+    "TaughtTask",
     "Verdict",
+    "VerifierSettings",
     "make_task",
     "problems",
+    "taught",
 ]

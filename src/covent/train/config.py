@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from covent.controls import AnyControl, Control, PPOClip
 from covent.errors import ConfigError, MissingPathError, suggestion
-from covent.tasks import ClockSettings, GridSettings
+from covent.tasks import AnyTaskSettings, ClockSettings, RewardSettings, VerifierSettings
 
 _PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -125,7 +125,9 @@ class TrainConfig(_Settings):
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
-    task: Annotated[ClockSettings | GridSettings, Field(discriminator="name")] = ClockSettings()
+    task: Annotated[AnyTaskSettings, Field(discriminator="name")] = ClockSettings()
+    verifier: VerifierSettings = VerifierSettings()
+    reward: RewardSettings = RewardSettings()
     model: ModelSettings = ModelSettings()
     warm_start: WarmStartSettings = WarmStartSettings()
     rollout: RolloutSettings = RolloutSettings()
@@ -177,7 +179,7 @@ _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
 
 _TAGS = {f"{section}.{name}" for section, tag in _DEFAULT_TAGS.items() for name in tag}
 
-_SECTIONS = {"task": ClockSettings | GridSettings, "control": get_args(Control)[0]}
+_SECTIONS = {"task": AnyTaskSettings, "control": get_args(Control)[0]}
 
 
 def load_config(path: Path, overrides: list[str]) -> TrainConfig:

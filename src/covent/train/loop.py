@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -24,6 +25,7 @@ from covent.train.anchors import Anchors
 from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
+from covent.train.faults import faults
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
 from covent.train.rollouts import Rollout, RolloutSource
@@ -69,6 +71,8 @@ class Loop:
             self.anchors.renew_old(self.model.network)
             rollout = self.source.next(step)
             clock.lap("rollout")
+            for fault in faults("train", step, rollout.answers, rollout.judgements):
+                self.writer.append("faults", fault)
             first_update, gap = self.num_updates, None
             if rollout.kept is not None:
                 old_logprobs, _ = self._scores(rollout.kept)
@@ -177,11 +181,11 @@ class Loop:
     def _batches(self, rollout: Rollout, old_logprobs: torch.Tensor) -> Iterator[OptimizerBatch]:
         """Whole groups, split into optimizer batches of nearly equal size."""
         assert rollout.kept is not None
-        num_samples = self.config.rollout.samples_per_prompt
+        ends = [0, *accumulate(rollout.group_sizes)]
         coverage = int(rollout.kept.mask.sum()) / rollout.entropy_token.count
         groups = torch.arange(rollout.num_kept_groups)
         for part in groups.tensor_split(min(self.config.optimizer.updates_per_rollout, len(groups))):
-            rows = slice(int(part[0]) * num_samples, (int(part[-1]) + 1) * num_samples)
+            rows = slice(ends[int(part[0])], ends[int(part[-1]) + 1])
             right = (rollout.rewards[rows] > 0).to(old_logprobs.device)
             yield OptimizerBatch(rollout.kept.rows(rows), rollout.advantages[rows], old_logprobs[rows], coverage, right)
 
@@ -212,15 +216,15 @@ class Loop:
         responses = batch.responses
         group, sample = int(responses.group[row]), int(responses.sample[row])
         mask = responses.mask[row]
-        problem, verdict = rollout.problems[group], rollout.verdicts[group, sample]
+        problem, judgement = rollout.problems[group], rollout.judgements[group, sample]
         return SampleRow(
             step=step,
             group=group,
             sample=sample,
             prompt=problem.prompt,
             answer=problem.answer,
-            verdict=str(verdict),
-            reward=verdict.reward,
+            verdict=str(judgement.verdict),
+            reward=judgement.reward,
             advantage=float(batch.advantages[row]),
             tokens=self.model.tokenizer.convert_ids_to_tokens(responses.response_ids[row][mask].tolist()),
             logprobs=measured.logprobs[row][mask].tolist(),

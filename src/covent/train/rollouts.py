@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,9 +16,11 @@ from covent.core.reduce import masked_sum, response_means
 from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
-from covent.tasks import Problem, Task, Verdict
+from covent.tasks import Answer, Judgement, Problem, Task, Verdict
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel
+from covent.verifiers.verdict import Poll, keep_waiting
+from covent.verifiers.watch import ErrorWatch
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,28 @@ class Rollout:
     """What one rollout step sampled, and the part of it that is learnt from."""
 
     kept: Responses | None
-    """Responses of the kept groups, the samples of a group together; None when no group was kept."""
+    """Judged responses of the kept groups, the samples of a group together; None when no group was kept."""
     advantages: Tensor
     """[B] one advantage a kept response."""
     rewards: Tensor
     """[B] one reward a kept response."""
+    group_sizes: tuple[int, ...]
+    """Kept responses of each kept group: fewer than were sampled where some could not be judged."""
     problems: dict[int, Problem]
     """Problem of each sampled group, by group number."""
-    verdicts: dict[tuple[int, int], Verdict]
-    """Verdict by (group, sample)."""
+    judgements: dict[tuple[int, int], Judgement]
+    """By (group, sample)."""
+    answers: dict[tuple[int, int], Answer]
+    """By (group, sample)."""
     entropy: EntropyReading
     entropy_token: EntropyReading
     reward: Mean
     response_length: Mean
     truncated: Mean
     unparsable: Mean
+    error: Mean
+    verdicts: dict[str, int]
+    """Number of responses by verdict."""
     num_groups: int
     num_all_right: int
     num_all_wrong: int
@@ -57,33 +67,41 @@ class RolloutSource:
     stream: Iterator[Problem]
     max_tokens: int
     num_groups: int = field(default=0)
+    poll: Poll = keep_waiting
+    """Called while verifiers run; may raise to stop the run."""
+
+    def __post_init__(self) -> None:
+        self._watch = ErrorWatch(self.config.verifier.max_error_frac)
 
     def next(self, step: int) -> Rollout:
         """Sample the rollout of a step, in several generation rounds if groups are to be refilled."""
         settings = self.config.rollout
-        rounds: list[tuple[Responses, list[Verdict]]] = []
+        rounds: list[_Round] = []
         kept: list[Responses] = []
         kept_rewards: list[Tensor] = []
+        kept_judged: list[Tensor] = []
         named: dict[int, Problem] = {}
         while len(rounds) < (settings.max_generations if settings.group_filter == "refill" else 1):
             responses, new = self._generate(step)
             named |= new
-            verdicts = self._verify(responses, new)
-            rounds.append((responses, verdicts))
-            rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=responses.logprobs.dtype)
-            by_group = rewards.view(-1, settings.samples_per_prompt)
-            mixed = (by_group != by_group[:, :1]).any(dim=1)
-            keep = torch.ones_like(mixed) if settings.group_filter == "none" else mixed
+            answers = answers_of(self.model, responses, new)
+            judgements = self.task.judge(answers, self.poll)
+            self._watch.see(judgements, f"rollout step {step}")
+            rounds.append(_Round(responses, answers, judgements))
+            rewards, judged = rounds[-1].rewards(settings.samples_per_prompt)
+            keep = judged.any(dim=1) if settings.group_filter == "none" else _is_mixed(rewards, judged)
             room = settings.prompts_per_step - sum(len(rewards) for rewards in kept_rewards)
             chosen = keep.nonzero().squeeze(1)[:room]
             if len(chosen):
                 offsets = torch.arange(settings.samples_per_prompt)
-                rows = (chosen[:, None] * settings.samples_per_prompt + offsets).flatten()
+                rows = (chosen[:, None] * settings.samples_per_prompt + offsets)[judged[chosen]]
                 kept.append(responses.rows(rows.to(responses.group.device)))
-                kept_rewards.append(by_group[chosen])
+                kept_rewards.append(rewards[chosen])
+                kept_judged.append(judged[chosen])
             if sum(len(rewards) for rewards in kept_rewards) >= settings.prompts_per_step:
                 break
-        return self._assemble(rounds, kept, kept_rewards, named)
+        learnt = (torch.cat(kept_rewards), torch.cat(kept_judged)) if kept else None
+        return self._assemble(rounds, kept, learnt, named)
 
     def _generate(self, step: int) -> tuple[Responses, dict[int, Problem]]:
         settings = self.config.rollout
@@ -94,7 +112,7 @@ class RolloutSource:
         parts = [
             sample(
                 self.model.network,
-                [self.model.encode_prompt(new[number].prompt) for number in numbers[first : first + at_once]],
+                [self.model.encode_problem(new[number]) for number in numbers[first : first + at_once]],
                 groups=numbers[first : first + at_once],
                 num_samples=settings.samples_per_prompt,
                 max_tokens=self.max_tokens,
@@ -107,45 +125,82 @@ class RolloutSource:
         ]
         return join(parts), new
 
-    def _verify(self, responses: Responses, named: dict[int, Problem]) -> list[Verdict]:
-        texts = self.model.decode_all(responses)
-        groups = responses.group.tolist()
-        return [self.task.verdict(named[group], text) for group, text in zip(groups, texts, strict=True)]
-
     def _assemble(
         self,
-        rounds: list[tuple[Responses, list[Verdict]]],
+        rounds: list[_Round],
         kept: list[Responses],
-        kept_rewards: list[Tensor],
+        learnt: tuple[Tensor, Tensor] | None,
         named: dict[int, Problem],
     ) -> Rollout:
-        everything = join([responses for responses, _ in rounds])
-        verdicts = [verdict for _, part in rounds for verdict in part]
-        right = torch.tensor([verdict is Verdict.RIGHT for verdict in verdicts])
-        by_group = right.view(-1, self.config.rollout.samples_per_prompt)
-        count = len(verdicts)
-        rewards = torch.cat(kept_rewards) if kept_rewards else torch.zeros(0, 2)
+        everything = join([each.responses for each in rounds])
+        judgements = [judgement for each in rounds for judgement in each.judgements]
+        answers = [answer for each in rounds for answer in each.answers]
+        verdicts = Counter(judgement.verdict for judgement in judgements)
+        shape = (-1, self.config.rollout.samples_per_prompt)
+        right = torch.tensor([judgement.verdict is Verdict.RIGHT for judgement in judgements]).view(shape)
+        judged = torch.tensor([judgement.verdict.is_judged for judgement in judgements]).view(shape)
+        count = len(judgements)
+        # Responses that could not be judged are in no baseline and carry no gradient.
+        rewards, present = learnt or (torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
         advantage_of = group_standardised if self.config.scale_rewards == "group" else group_centred
-        advantages = advantage_of(rewards) if kept_rewards else rewards
-        identities = zip(everything.group.tolist(), everything.sample.tolist(), strict=True)
+        identities = list(zip(everything.group.tolist(), everything.sample.tolist(), strict=True))
         return Rollout(
             kept=join(kept) if kept else None,
-            advantages=advantages.flatten().to(everything.logprobs),
-            rewards=rewards.flatten(),
+            advantages=advantage_of(rewards, present=present)[present].to(everything.logprobs),
+            rewards=rewards[present],
+            group_sizes=tuple(present.sum(dim=1).tolist()),
             problems=named,
-            verdicts=dict(zip(identities, verdicts, strict=True)),
+            judgements=dict(zip(identities, judgements, strict=True)),
+            answers=dict(zip(identities, answers, strict=True)),
             entropy=response_entropy(everything, policy="sampler"),
             entropy_token=token_entropy(everything, policy="sampler"),
-            reward=Mean(sum=sum(verdict.reward for verdict in verdicts), count=count),
+            reward=Mean(sum=sum(judgement.reward or 0.0 for judgement in judgements), count=int(judged.sum())),
             response_length=Mean(sum=float(everything.mask.sum()), count=count),
             truncated=Mean(sum=float(everything.truncated.sum()), count=count),
-            unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=count),
-            num_groups=len(by_group),
-            num_all_right=int(by_group.all(dim=1).sum()),
-            num_all_wrong=int((~by_group.any(dim=1)).sum()),
+            unparsable=Mean(sum=verdicts[Verdict.UNPARSABLE], count=count),
+            error=Mean(sum=verdicts[Verdict.ERROR], count=count),
+            verdicts={str(verdict): number for verdict, number in sorted(verdicts.items())},
+            num_groups=len(right),
+            num_all_right=int(((right | ~judged).all(dim=1) & judged.any(dim=1)).sum()),
+            num_all_wrong=int((~right.any(dim=1) & judged.any(dim=1)).sum()),
             num_kept_groups=len(rewards),
             num_generations=len(rounds),
         )
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One generation round, judged."""
+
+    responses: Responses
+    answers: list[Answer]
+    judgements: list[Judgement]
+
+    def rewards(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """[G, K] rewards, and which of them are there: where nothing is known a reward is 0 and not there."""
+        rewards = [0.0 if judgement.reward is None else judgement.reward for judgement in self.judgements]
+        judged = [judgement.reward is not None for judgement in self.judgements]
+        return (
+            torch.tensor(rewards, dtype=self.responses.logprobs.dtype).view(-1, num_samples),
+            torch.tensor(judged).view(-1, num_samples),
+        )
+
+
+def _is_mixed(rewards: Tensor, judged: Tensor) -> Tensor:
+    """[G] groups whose judged samples have different rewards."""
+    highest = rewards.masked_fill(~judged, -torch.inf).amax(dim=1)
+    return highest > rewards.masked_fill(~judged, torch.inf).amin(dim=1)
+
+
+def answers_of(model: LanguageModel, responses: Responses, problems: Mapping[int, Problem]) -> list[Answer]:
+    """The responses as text, each with the problem of its group."""
+    ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
+    return [
+        Answer(problems[group], text, row[mask].tolist())
+        for group, text, row, mask in zip(
+            responses.group.tolist(), model.decode_all(responses), ids, masks, strict=True
+        )
+    ]
 
 
 def response_entropy(responses: Responses, *, policy: Literal["sampler", "learner"]) -> EntropyReading:

@@ -46,7 +46,7 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
     tell = progress or (lambda phase, done, total: None)
     device = _device(config)
     _make_deterministic(config.threads, device)
-    task = make_task(config.task, config.seed)
+    task = make_task(config.task, config.seed, config.verifier, config.reward)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
     header = _header(config, model, device)
@@ -132,6 +132,7 @@ def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:
         max_tokens=max_tokens,
         responses_per_forward=config.rollout.responses_per_forward,
         seed=config.seed,
+        max_error_frac=config.verifier.max_error_frac,
     )
 
 
@@ -142,7 +143,7 @@ def _probes(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: i
     chosen = list(islice(problems(task, "validation", config.evaluation.problem_seed), config.probe_prompts))
     states = sample(
         model.network,
-        [model.encode_prompt(problem.prompt) for problem in chosen],
+        [model.encode_problem(problem) for problem in chosen],
         groups=list(range(len(chosen))),
         num_samples=1,
         max_tokens=max_tokens,
