@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import json
 import math
 import os
 import resource
@@ -144,7 +145,9 @@ def _failing(description: str) -> Handler:
 
 def _answer(handler: Handler, request: Any) -> dict[str, Any]:
     try:
-        return {"value": handler(request)}
+        reply = {"value": handler(request)}
+        json.dumps(reply)  # what cannot be sent is the handler's failure
+        return reply
     except MemoryError:
         return {"memory": True}
     except BaseException as error:

@@ -61,26 +61,22 @@ class MathVerifier:
         found: list[Judgement | None] = []
         requests: list[dict[str, str]] = []
         for response, truth in pairs:
-            answer, truth = self._answer(response), bare_truth(truth)
-            if answer is None:
-                found.append(Judgement.of(Verdict.UNPARSABLE))
-            elif equal_answers(answer, truth):
+            marked, truth = marked_answer(response), bare_truth(truth)
+            if marked is not None and equal_answers(marked, truth):
                 found.append(Judgement.of(Verdict.RIGHT))
+            elif not response or (self._marked and marked is None):
+                found.append(Judgement.of(Verdict.UNPARSABLE))
             else:
+                answer = _boxed(marked) if self._marked and marked else response[-MAX_RESPONSE_CHARS:]
                 found.append(None)
-                requests.append({"answer": answer, "truth": truth})
+                requests.append({"answer": answer, "truth": _boxed(truth)})
         outcomes = iter(self._children.ask_all(requests, self._timeout_s, poll))
         return [_judgement(next(outcomes)) if known is None else known for known in found]
 
-    def _answer(self, response: str) -> str | None:
-        if not self._marked:
-            return response[-MAX_RESPONSE_CHARS:] or None
-        marked = marked_answer(response)
-        return None if marked is None else f"\\boxed{{{marked}}}" if _is_balanced(marked) else marked
 
-
-def _is_balanced(text: str) -> bool:
-    return text.count("{") == text.count("}")
+def _boxed(answer: str) -> str:
+    """As math-verify finds it best; what is not balanced cannot be boxed."""
+    return f"\\boxed{{{answer}}}" if answer.count("{") == answer.count("}") else answer
 
 
 def _judgement(outcome: Outcome) -> Judgement:
@@ -124,8 +120,7 @@ def equivalence(settings: Any) -> Callable[[Any], str]:
         answer = parsed(request["answer"])
         if not answer:
             return str(Verdict.UNPARSABLE)
-        truth = request["truth"]
-        gold = parsed(truth) or parsed(f"${truth}$")
+        gold = parsed(request["truth"])
         same = bool(gold) and math_verify.verify(gold, answer, timeout_seconds=None)
         return str(Verdict.RIGHT if same else Verdict.WRONG)
 
