@@ -9,7 +9,7 @@ evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
 forecasts.jsonl    ForecastRow: what the law said about the rest, while the run went on
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
-faults.jsonl       FaultRow: responses whose judging timed out, crashed or failed
+verifier_faults.jsonl VerifierFaultRow: responses whose judging timed out, crashed or failed
 rejected_rows.jsonl RejectedRow: rows of the task's data set that were left out
 attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
 model/             the final weights (safetensors) and tokenizer
@@ -218,7 +218,7 @@ class SampleRow(Row):
     """Tokens the control chose."""
 
 
-class FaultRow(Row):
+class VerifierFaultRow(Row):
     """A response whose judging timed out, crashed, failed, or needs a word; at most 20 a step."""
 
     phase: Literal["train", "validation", "test"]
@@ -279,7 +279,7 @@ ROW_FILES: dict[str, type[Row]] = {
     "forecasts": ForecastRow,
     "verdicts": VerdictRow,
     "samples": SampleRow,
-    "faults": FaultRow,
+    "verifier_faults": VerifierFaultRow,
     "rejected_rows": RejectedRow,
     "attributions": AttributionRow,
 }

@@ -17,13 +17,14 @@ from covent.tasks.base import (
     taught,
 )
 from covent.tasks.clock import ClockSettings, ClockTask
+from covent.tasks.data import DataSettings, DataTask
 from covent.tasks.grid import GridSettings, GridTask
 from covent.tasks.rewarded import RewardedTask
 from covent.verifiers.functions import RewardFunction
 from covent.verifiers.settings import RewardSettings, VerifierSettings
 from covent.verifiers.verdict import Judgement, Verdict
 
-AnyTaskSettings = ClockSettings | GridSettings
+AnyTaskSettings = ClockSettings | GridSettings | DataSettings
 
 
 def make_task(
@@ -40,13 +41,16 @@ def make_task(
         verifier: limits of verifiers that run in children; None for the defaults.
         reward: a user's reward function in place of the task's own verdict; None for none.
     """
-    task = _task(settings, run_seed, verifier or VerifierSettings())
     if reward is None or reward.function is None:
-        return task
-    return cast(Task, RewardedTask(task, RewardFunction(reward)))
+        return _task(settings, run_seed, verifier or VerifierSettings(), judged_elsewhere=False)
+    function = RewardFunction(reward)
+    task = _task(settings, run_seed, verifier or VerifierSettings(), judged_elsewhere=True)
+    return cast(Task, RewardedTask(task, function))
 
 
-def _task(settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings) -> Task:
+def _task(settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings, *, judged_elsewhere: bool) -> Task:
+    if isinstance(settings, DataSettings):
+        return DataTask(settings, verifier, judged_elsewhere=judged_elsewhere)
     corpus_seed = run_seed if settings.corpus_seed is None else settings.corpus_seed
     if isinstance(settings, ClockSettings):
         return ClockTask(settings, corpus_seed)
@@ -58,6 +62,8 @@ __all__ = [
     "AnyTaskSettings",
     "ClockSettings",
     "ClockTask",
+    "DataSettings",
+    "DataTask",
     "GeneratedTask",
     "GridSettings",
     "GridTask",

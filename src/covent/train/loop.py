@@ -25,7 +25,6 @@ from covent.train.anchors import Anchors
 from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
-from covent.train.faults import faults
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
 from covent.train.rollouts import Rollout, RolloutSource
@@ -71,8 +70,8 @@ class Loop:
             self.anchors.renew_old(self.model.network)
             rollout = self.source.next(step)
             clock.lap("rollout")
-            for fault in faults("train", step, rollout.answers, rollout.judgements):
-                self.writer.append("faults", fault)
+            for fault in rollout.verifier_faults:
+                self.writer.append("verifier_faults", fault)
             first_update, gap = self.num_updates, None
             if rollout.kept is not None:
                 old_logprobs, _ = self._scores(rollout.kept)
@@ -216,7 +215,7 @@ class Loop:
         responses = batch.responses
         group, sample = int(responses.group[row]), int(responses.sample[row])
         mask = responses.mask[row]
-        problem, judgement = rollout.problems[group], rollout.judgements[group, sample]
+        problem, judgement = rollout.problems[group], rollout.judgements[group][sample]
         return SampleRow(
             step=step,
             group=group,

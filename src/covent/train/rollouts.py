@@ -16,9 +16,11 @@ from covent.core.reduce import masked_sum, response_means
 from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
+from covent.store.schema import VerifierFaultRow
 from covent.tasks import Answer, Judgement, Problem, Task, Verdict
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel
+from covent.train.verifier_faults import verifier_faults
 from covent.verifiers.verdict import Poll, keep_waiting
 from covent.verifiers.watch import ErrorWatch
 
@@ -37,10 +39,9 @@ class Rollout:
     """Kept responses of each kept group: fewer than were sampled where some could not be judged."""
     problems: dict[int, Problem]
     """Problem of each sampled group, by group number."""
-    judgements: dict[tuple[int, int], Judgement]
-    """By (group, sample)."""
-    answers: dict[tuple[int, int], Answer]
-    """By (group, sample)."""
+    judgements: dict[int, list[Judgement]]
+    """Judgements of the samples of each group, by group number."""
+    verifier_faults: list[VerifierFaultRow]
     entropy: EntropyReading
     entropy_token: EntropyReading
     reward: Mean
@@ -101,7 +102,7 @@ class RolloutSource:
             if sum(len(rewards) for rewards in kept_rewards) >= settings.prompts_per_step:
                 break
         learnt = (torch.cat(kept_rewards), torch.cat(kept_judged)) if kept else None
-        return self._assemble(rounds, kept, learnt, named)
+        return self._assemble(step, rounds, kept, learnt, named)
 
     def _generate(self, step: int) -> tuple[Responses, dict[int, Problem]]:
         settings = self.config.rollout
@@ -127,6 +128,7 @@ class RolloutSource:
 
     def _assemble(
         self,
+        step: int,
         rounds: list[_Round],
         kept: list[Responses],
         learnt: tuple[Tensor, Tensor] | None,
@@ -144,14 +146,17 @@ class RolloutSource:
         rewards, present = learnt or (torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
         advantage_of = group_standardised if self.config.scale_rewards == "group" else group_centred
         identities = list(zip(everything.group.tolist(), everything.sample.tolist(), strict=True))
+        by_group: dict[int, list[Judgement]] = {}
+        for (group, _), judgement in zip(identities, judgements, strict=True):
+            by_group.setdefault(group, []).append(judgement)
         return Rollout(
             kept=join(kept) if kept else None,
             advantages=advantage_of(rewards, present=present)[present].to(everything.logprobs),
             rewards=rewards[present],
             group_sizes=tuple(present.sum(dim=1).tolist()),
             problems=named,
-            judgements=dict(zip(identities, judgements, strict=True)),
-            answers=dict(zip(identities, answers, strict=True)),
+            judgements=by_group,
+            verifier_faults=verifier_faults("train", step, identities, answers, judgements),
             entropy=response_entropy(everything, policy="sampler"),
             entropy_token=token_entropy(everything, policy="sampler"),
             reward=Mean(sum=sum(judgement.reward or 0.0 for judgement in judgements), count=int(judged.sum())),
