@@ -48,3 +48,12 @@ def resident_mb(pid: int) -> float:
     """Resident memory of a process, MB."""
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
     return int(shown) / 1024
+
+
+def at_least(count: int, pid: int) -> set[int]:
+    """The processes under `pid` once there are so many; fails if there never are."""
+    for _ in range(600):
+        if len(found := descendants(pid)) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(found)} processes, not {count}")

@@ -18,7 +18,7 @@ from covent.errors import VerifierError
 from covent.verifiers.channel import Channel, ChannelClosed, ChannelTimeout
 from covent.verifiers.children import Children, Limits
 from tests.contract.source import ROOT
-from tests.verifiers.processes import alive, all_gone, descendants, resident_mb
+from tests.verifiers.processes import alive, all_gone, at_least, descendants, resident_mb
 
 TARGET = "tests.verifiers.handlers:obedient"
 TIMEOUT_S = 0.4
@@ -181,12 +181,13 @@ def test_children_die_with_their_parent(how: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
     ) as parent:
-        assert parent.stdout and parent.stdout.readline() == "ready\n"
-        time.sleep(0.1)
-        under = descendants(parent.pid)
-        assert len(under) >= 4, "the server and three children"
-        parent.send_signal(how)
-        parent.wait()
+        try:
+            assert parent.stdout and parent.stdout.readline() == "ready\n"
+            under = at_least(4, parent.pid)  # the server and three children
+            parent.send_signal(how)
+            parent.wait()
+        finally:
+            parent.kill()
         assert all_gone(under, 2), alive(under)
 
 

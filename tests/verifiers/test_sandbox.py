@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from covent.verifiers.verdict import Judgement, Verdict
 from tests.contract.source import ROOT
 from tests.verifiers.conftest import Keep
 from tests.verifiers.hostile_programs import CANARY, OUTSIDE, PORT, TRAINER, hostile_programs
-from tests.verifiers.processes import alive, all_gone, descendants
+from tests.verifiers.processes import alive, all_gone, at_least, descendants
 
-TIMEOUT_S = 1.0
+TIMEOUT_S, LONG_S = 1.0, 60.0
 PATH = os.pathsep.join([str(ROOT / "src"), *sys.path])
 SETTINGS = VerifierSettings(timeout_s=TIMEOUT_S, memory_mb=256, scratch_mb=4, modules=("fcntl", "mmap"), processes=2)
 CALLS = {"kind": "calls", "name": "f", "cases": [[[1], 2], [[5], 6], [[-3], -2]]}
@@ -137,6 +136,7 @@ def attack(
     sandbox: Sandbox, traps: Traps, program: str, tests: dict[str, Any] = ONE_CALL
 ) -> tuple[Judgement, list[str]]:
     """The judgement of a hostile program, and everything that is not as it should be after it."""
+    sandbox._settings = SETTINGS
     judgement = sandbox.judge(traps.fill_in(program), tests)
     process = sandbox._state.process
     assert process is not None
@@ -145,6 +145,8 @@ def attack(
         wrong.append(f"processes {left}")
     if CANARY in judgement.reason:
         wrong.append("the canary")
+    # On a busy machine a right program may take longer than an attack is given.
+    sandbox._settings = SETTINGS.model_copy(update={"timeout_s": LONG_S})
     if sandbox.judge(RIGHT, CALLS) != Judgement.of(Verdict.RIGHT):
         wrong.append("the next right program")
     return judgement, wrong
@@ -193,7 +195,7 @@ def test_without_isolation_the_same_programs_get_out(traps: Traps, name: str) ->
 
 
 def test_unsafe_programs_still_end_and_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unsafe = Sandbox(SETTINGS.model_copy(update={"allow_unsafe_programs": True, "timeout_s": 0.5, "modules": ()}))
+    unsafe = Sandbox(SETTINGS.model_copy(update={"allow_unsafe_programs": True, "modules": ()}))
     assert unsafe.judge(RIGHT, CALLS) == Judgement.of(Verdict.RIGHT)
     writes = "import os\ndef f(x):\n    open('left', 'w').write('x')\n    return os.getcwd()\n"
     folder = unsafe.judge(writes, CALLS).reason.split()[3]
@@ -256,6 +258,7 @@ def test_unsafe_programs_still_end_and_leave_no_folder(tmp_path: Path, monkeypat
 def test_programs_are_judged_by_what_they_do(
     sandbox: Sandbox, program: str, tests: dict[str, Any], verdict: Verdict
 ) -> None:
+    sandbox._settings = SETTINGS.model_copy(update={"timeout_s": LONG_S})
     found = sandbox.judge(program, tests if "kind" in tests else programs.tests_of(tests))
     assert found.verdict is verdict, found
 
@@ -272,6 +275,7 @@ def test_a_verdict_is_the_same_each_time(sandbox: Sandbox) -> None:
 
 @isolated
 def test_a_sandbox_that_is_lost_is_replaced(sandbox: Sandbox) -> None:
+    sandbox._settings = SETTINGS.model_copy(update={"timeout_s": LONG_S})
     assert sandbox.judge(RIGHT, CALLS).verdict is Verdict.RIGHT
     process = sandbox._state.process
     assert process is not None
@@ -302,7 +306,7 @@ def test_waiting_can_be_stopped(sandbox: Sandbox) -> None:
 
 @isolated
 def test_many_programs_are_judged_in_order() -> None:
-    verifier = ProgramVerifier(SETTINGS)
+    verifier = ProgramVerifier(SETTINGS.model_copy(update={"timeout_s": LONG_S}))
     verifier.warm()
     texts = [f"def f(x):\n    return x + {1 + i % 2}\n" for i in range(20)]
     found = [judgement.verdict for judgement in verifier.judge([*((text, CALLS) for text in texts), ("  ", CALLS)])]
@@ -390,12 +394,13 @@ def test_sandboxes_die_with_their_parent(how: signal.Signals) -> None:
         [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True,
         env={**os.environ, "PYTHONPATH": PATH},
     ) as parent:  # fmt: skip
-        assert parent.stdout and parent.stdout.readline() == "ready\n"
-        time.sleep(0.2)
-        under = descendants(parent.pid)
-        assert len(under) >= 6, "two sandboxes, their servers, programs and tests"
-        parent.send_signal(how)
-        parent.wait()
+        try:
+            assert parent.stdout and parent.stdout.readline() == "ready\n"
+            under = at_least(6, parent.pid)  # two sandboxes with their servers and programs
+            parent.send_signal(how)
+            parent.wait()
+        finally:
+            parent.kill()
         assert all_gone(under, 2), alive(under)
 
 

@@ -24,6 +24,8 @@ class Train:
     """Settings that replace those of the file; a dot goes into a section."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Run folder to make. If not given: runs/NAME-OF-CONFIG, or the next free runs/NAME-OF-CONFIG-2, …"""
+    skip_bad: bool = False
+    """Leave out rows of the task's data that cannot be used, as task.skip_bad=true: they are counted and kept."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
 
@@ -41,11 +43,16 @@ class Train:
         from covent.train.config import config_warnings, load_config
         from covent.train.run import train
 
-        config = load_config(self.config, list(self.settings))
+        settings = [*self.settings, *(["task.skip_bad=true"] if self.skip_bad else [])]
+        config = load_config(self.config, settings)
         for warning in config_warnings(config):
             output.warn(warning)
         with output.progress() as progress:
             train(config, self.folder, progress=progress)
+        rejected = self.folder / "rejected_rows.jsonl"
+        if rejected.is_file():
+            count = len(rejected.read_text(encoding="utf-8").splitlines())
+            output.warn(f"{count} rows of the data could not be used and were left out; they are in {rejected}.")
         summary = summarise(read_run(self.folder))
         output.console.print(summary_table([summary]))
         if summary.attribution is not None:

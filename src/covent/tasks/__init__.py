@@ -17,14 +17,16 @@ from covent.tasks.base import (
     taught,
 )
 from covent.tasks.clock import ClockSettings, ClockTask
+from covent.tasks.code import CodeSettings, CodeTask
 from covent.tasks.data import DataSettings, DataTask
 from covent.tasks.grid import GridSettings, GridTask
+from covent.tasks.gym import GymSettings, GymTask
 from covent.tasks.rewarded import RewardedTask
 from covent.verifiers.functions import RewardFunction
 from covent.verifiers.settings import RewardSettings, VerifierSettings
 from covent.verifiers.verdict import Judgement, Verdict
 
-AnyTaskSettings = ClockSettings | GridSettings | DataSettings
+AnyTaskSettings = ClockSettings | GridSettings | CodeSettings | GymSettings | DataSettings
 
 
 def make_task(
@@ -54,6 +56,10 @@ def _task(settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings, 
     corpus_seed = run_seed if settings.corpus_seed is None else settings.corpus_seed
     if isinstance(settings, ClockSettings):
         return ClockTask(settings, corpus_seed)
+    if isinstance(settings, CodeSettings):
+        return CodeTask(settings, corpus_seed, verifier)
+    if isinstance(settings, GymSettings):
+        return GymTask(settings, corpus_seed, verifier)
     return GridTask(settings, corpus_seed)
 
 
@@ -62,14 +68,19 @@ __all__ = [
     "AnyTaskSettings",
     "ClockSettings",
     "ClockTask",
+    "CodeSettings",
+    "CodeTask",
     "DataSettings",
     "DataTask",
     "GeneratedTask",
     "GridSettings",
     "GridTask",
+    "GymSettings",
+    "GymTask",
     "Judgement",
     "Problem",
     "RewardSettings",
+    "RewardedTask",
     "Split",
     "Task",
     "TaskSettings",

@@ -98,8 +98,10 @@ class Task(Protocol):
 class TaughtTask(Task, Protocol):
     """A task with a corpus: a model that is made here learns its words and its format from demonstrations."""
 
+    spelling: Literal["words", "characters"]
+    """Whether the local tokenizer's units are words between spaces, or single characters."""
     vocabulary: tuple[str, ...]
-    """The words of prompts and responses, for the local word-level tokenizer."""
+    """These units, of prompts and responses."""
     max_prompt_words: int
     max_response_words: int
 
@@ -114,6 +116,8 @@ class TaughtTask(Task, Protocol):
 
 class GeneratedTask(ABC):
     """A family of problems drawn from a seed, judged in this process: what such tasks have in common."""
+
+    spelling: Literal["words", "characters"] = "words"
 
     @abstractmethod
     def draw(self, rng: Random) -> Problem:

@@ -10,6 +10,7 @@ Every row is looked at before the first step: a row that cannot be used stops th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +134,20 @@ class DataTask:
         if self._programs is not None:
             return self._programs.judge([(program_in(answer.text), answer.problem.truth) for answer in answers], poll)
         return [judge_exactly(answer.text, answer.problem.answer) for answer in answers]
+
+    def problems(self) -> Iterator[Problem]:
+        """Every problem once, of all splits."""
+        for problems in self._splits.values():
+            yield from problems
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all problems and answers in their order, hex: whether the data is what it was."""
+        digest = hashlib.sha256()
+        for problem in self.problems():
+            for text in (problem.key, problem.answer, problem.source):
+                digest.update(text.encode() + b"\0")
+        return digest.hexdigest()
 
     def close(self) -> None:
         """End the children that judge."""

@@ -16,11 +16,11 @@ class RewardedTask:
     """Another task in everything but its judgements."""
 
     def __init__(self, task: Task, function: RewardFunction) -> None:
-        self._task = task
+        self.task = task
         self._function = function
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
+        return getattr(self.task, name)
 
     def judge(self, answers: Sequence[Answer], poll: Poll = keep_waiting) -> list[Judgement]:
         """See `Task`: the function's scores."""

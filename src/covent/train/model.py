@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -111,7 +111,11 @@ def _small(settings: ModelSettings, task: Task, seed: int) -> LanguageModel:
     task = taught(task, "Set model.path to the folder of a model, which brings its own tokenizer.")
     words = [_PAD, _END, *task.vocabulary]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=_PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if task.spelling == "characters":
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     config = Qwen2Config(
         vocab_size=len(words),
         hidden_size=settings.hidden_size,

@@ -19,7 +19,7 @@ from covent.errors import ConfigError, CoventError
 from covent.law import Forecaster
 from covent.provenance import commit
 from covent.rollout.sampler import sample
-from covent.store.schema import SCHEMA_VERSION, RunHeader, StepRow
+from covent.store.schema import SCHEMA_VERSION, RejectedRow, RunHeader, StepRow
 from covent.store.writer import RunWriter
 from covent.tasks import Task, make_task, problems
 from covent.train.config import TrainConfig, config_yaml
@@ -27,6 +27,7 @@ from covent.train.evaluate import Exam
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel, load_model, max_response_tokens
 from covent.train.probes import Probes
+from covent.train.prompts import check_prompts
 from covent.train.rollouts import RolloutSource
 from covent.train.warm_start import warm_start
 
@@ -49,6 +50,7 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
     task = make_task(config.task, config.seed, config.verifier, config.reward)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
+    check_prompts(model, task, max_response_tokens(config, task, model))
     header = _header(config, model, device)
     with RunWriter.create(folder, header, config_yaml(config), num_steps=config.steps) as writer:
         done = 0
@@ -59,6 +61,8 @@ def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None
             writer.status("running", step=done, seconds=time.perf_counter() - start)
             tell("rl", done, config.steps)
 
+        for row in getattr(task, "rejected", ()):
+            writer.append("rejected_rows", RejectedRow(place=row.place, reason=row.reason, row=row.row))
         try:
             start_model = warm_start(model, task, config, progress=lambda done, total: tell("warm start", done, total))
             writer.header(header.model_copy(update={"start_model": start_model}))

@@ -1,9 +1,9 @@
 """The process that programs are forked from, cut off before the first of them. Only ever runs in a process of its own.
 
-For each job it forks two processes that share nothing but a connection: one runs the program, the other its tests.
-The program's process is handed the program and nothing else. The tests' process reads the tests and sends its verdict
-over a socket of its own, straight from and to the process that asked; neither this server nor the program ever holds
-tests, expected values or that socket. What a program can do is answer calls with plain data.
+For each job it forks a process that is handed the program, straight from the process that asked, and nothing else.
+What it can do is answer calls with plain data; whoever calls compares. Tests that are pairs of values are called from
+outside. Tests that are written in Python run in a second process beside the program's, which reads them and sends its
+verdict over a socket of its own. Neither this server nor the program ever holds tests, expected values or that socket.
 """
 
 from __future__ import annotations
@@ -129,17 +129,20 @@ def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
 
 def _job(control: Channel, config: Any, isolated: bool) -> None:
     """Fork the program and its tests, wait until whoever asked has what it wants, and leave nothing behind."""
-    _, (program_fd, tests_fd) = control.receive_fds()
+    _, fds = control.receive_fds()
     with contextlib.ExitStack() as stack:
         # Inside, a program's scratch folder is its own; outside, it is a folder that goes with it.
         scratch = None if isolated else stack.enter_context(tempfile.TemporaryDirectory(prefix="covent-program-"))
-        control_reply = _run_job(control, config, scratch, program_fd, tests_fd)
-    control.send(control_reply)
+        end = _run_job(control, config, scratch, *fds)
+    control.send(end)
 
 
-def _run_job(control: Channel, config: Any, scratch: str | None, program_fd: int, tests_fd: int) -> dict[str, Any]:
+def _run_job(
+    control: Channel, config: Any, scratch: str | None, program_fd: int, tests_fd: int | None = None
+) -> dict[str, Any]:
+    """How the program had ended before it was ended; tests in Python have a process of their own beside it."""
     isolated = scratch is None
-    ours, theirs = Channel.pair()
+    ours, theirs = Channel.pair() if tests_fd is not None else (None, None)
 
     def be_program() -> None:
         if scratch is None:
@@ -147,30 +150,34 @@ def _run_job(control: Channel, config: Any, scratch: str | None, program_fd: int
         else:
             os.chdir(scratch)
         _give_up_rights(config, isolated)
-        serve_calls(_channel(program_fd), theirs)
+        source = _channel(program_fd)
+        serve_calls(source, theirs or source)
 
     def be_tests() -> None:
+        assert tests_fd is not None and ours is not None
         _give_up_rights(config, isolated)
         run_tests(_channel(tests_fd), ours)
 
-    program = _fork(be_program, (program_fd, theirs.fileno()))
-    tests = _fork(be_tests, (tests_fd, ours.fileno()))
+    children = [_fork(be_program, [program_fd] + ([theirs.fileno()] if theirs else []))]
     os.close(program_fd)
-    os.close(tests_fd)
-    ours.close()
-    theirs.close()
+    if tests_fd is not None and ours is not None and theirs is not None:
+        children.append(_fork(be_tests, [tests_fd, ours.fileno()]))
+        os.close(tests_fd)
+        ours.close()
+        theirs.close()
     try:
         control.receive()  # whoever asked has the verdict, or gave up
     finally:
-        ends = _end_all([program, tests], isolated)
-    return {"program": ends.get(program, {}), "tests": ends.get(tests, {})}
+        ends = _end_all(children, isolated)
+    end: dict[str, Any] = ends.get(children[0], {})
+    return end
 
 
 def _channel(fd: int) -> Channel:
     return Channel(socket.socket(fileno=fd))
 
 
-def _fork(run: Callable[[], None], fds: tuple[int, int]) -> int:
+def _fork(run: Callable[[], None], fds: list[int]) -> int:
     """A child that has these file descriptors, /dev/null, and no others."""
     pid = os.fork()
     if pid:

@@ -70,8 +70,12 @@ class MathVerifier:
                 answer = _boxed(marked) if self._marked and marked else response[-MAX_RESPONSE_CHARS:]
                 found.append(None)
                 requests.append({"answer": answer, "truth": _boxed(truth)})
-        outcomes = iter(self._children.ask_all(requests, self._timeout_s, poll))
-        return [_judgement(next(outcomes)) if known is None else known for known in found]
+        # Samples of one problem often end in the same answer.
+        distinct = {tuple(request.values()): request for request in requests}
+        outcomes = self._children.ask_all(list(distinct.values()), self._timeout_s, poll)
+        by_key = {key: _judgement(outcome) for key, outcome in zip(distinct, outcomes, strict=True)}
+        judged = (by_key[tuple(request.values())] for request in requests)
+        return [next(judged) if known is None else known for known in found]
 
 
 def _boxed(answer: str) -> str:

@@ -19,13 +19,16 @@ _MAX_OUTPUT_BYTES = 1 << 20
 
 
 def serve_calls(source: Channel, calls: Channel) -> None:
-    """Read the program from `source`, then serve `calls` of its functions.
+    """Read the program from `source`, then serve `calls` of its functions; the two may be one channel.
 
-    A request is `{"call": name, "arguments": […], "named": {…}}` or `{"stdin": text}`; the reply is `{"value": …}`,
-    `{"output": text}`, `{"raised": type and message}`, or `{"no_program": reason}`.
+    A request is `{"call": name, "cases": [arguments, …], "named": {…}}` or `{"stdin": [text, …]}`. The reply is
+    `{"values": […]}` or `{"outputs": [text, …]}`, with `"raised"` if a case raised, which is then the last; or
+    `{"no_program": reason}`.
     """
+    failure: dict[str, Any]
     text = source.receive()
-    source.close()
+    if source is not calls:
+        source.close()
     try:
         code = compile(text, "<program>", "exec")
     except BaseException as error:
@@ -39,14 +42,15 @@ def serve_calls(source: Channel, calls: Channel) -> None:
         if code is None:
             reply = failure
         elif "stdin" in request:
-            reply = _run(code, {"__name__": "__main__"}, request["stdin"])
+            reply = _printed(code, request["stdin"])
         else:
             reply = {}
             if namespace is None:
                 namespace = {"__name__": "program"}
                 reply = _run(code, namespace, "")
             if "raised" in reply:
-                code, failure = None, reply
+                code, failure = None, reply | {"values": []}
+                reply = failure
             else:
                 reply = _called(namespace, request)
         calls.send(reply)
@@ -56,13 +60,26 @@ def _called(namespace: dict[str, Any], request: Any) -> dict[str, Any]:
     function = namespace.get(request["call"])
     if not callable(function):
         return {"no_program": f"it defines no function '{request['call']}'"}
+    values: list[Any] = []
     try:
         named = {name: decoded(value) for name, value in request["named"].items()}
-        return {"value": encoded(function(*map(decoded, request["arguments"]), **named))}
+        for arguments in request["cases"]:
+            values.append(encoded(function(*map(decoded, arguments), **named)))
     except NotPlain as error:
-        return {"raised": f"TypeError: returned {error}"}
+        return {"values": values, "raised": f"TypeError: returned {error}"}
     except BaseException as error:
-        return {"raised": _described(error)}
+        return {"values": values, "raised": _described(error)}
+    return {"values": values}
+
+
+def _printed(code: CodeType, texts: list[str]) -> dict[str, Any]:
+    outputs: list[str] = []
+    for text in texts:
+        reply = _run(code, {"__name__": "__main__"}, text)
+        if "raised" in reply:
+            return {"outputs": outputs, "raised": reply["raised"]}
+        outputs.append(reply["output"])
+    return {"outputs": outputs}
 
 
 def _run(code: CodeType, namespace: dict[str, Any], stdin: str) -> dict[str, Any]:

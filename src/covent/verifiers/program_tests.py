@@ -1,4 +1,4 @@
-"""In the tests' process: call the program's functions through its connection, compare, and send one verdict."""
+"""In the tests' process: tests written in Python call the program's functions through its connection; one verdict."""
 
 from __future__ import annotations
 
@@ -6,15 +6,40 @@ import builtins
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from covent.verifiers.channel import Channel, ChannelClosed
+from covent.verifiers.channel import Channel
+from covent.verifiers.program_cases import Found, Program
 from covent.verifiers.program_child import execute
-from covent.verifiers.program_values import decoded, encoded, matches
-
-_MAX_REPLY_BYTES = 32 << 20
+from covent.verifiers.verdict import Verdict
 
 
 class _Ended(BaseException):
-    """The verdict is known."""
+    """The program can be asked no more."""
+
+
+class _Functions:
+    """The program's functions for the tests' code."""
+
+    def __init__(self, calls: Channel) -> None:
+        self._program = Program(calls)
+        self.ended: Found | None = None
+
+    def named(self, name: str) -> Callable[..., Any]:
+        """The function of this name: it returns and raises what the program's own does."""
+
+        def function(*arguments: Any, **named: Any) -> Any:
+            found, raised, ended = self._program.call(name, [arguments], named)
+            if ended is not None:
+                self._end(ended)
+            if raised or not found:
+                raise _exception(raised)
+            return found[0]
+
+        return function
+
+    def _end(self, found: Found) -> NoReturn:
+        """Kept too, because the tests' code may catch whatever is raised."""
+        self.ended = self.ended or found
+        raise _Ended
 
 
 def _exception(description: str) -> Exception:
@@ -29,103 +54,21 @@ def _exception(description: str) -> Exception:
     return RuntimeError(description)
 
 
-class Program:
-    """The program in the other process, as a mapping from its functions' names to something that calls them."""
-
-    def __init__(self, calls: Channel) -> None:
-        self._calls = calls
-        self.case = "loading"
-        self.ended: tuple[str, str] | None = None
-
-    def call(self, name: str, arguments: list[Any], named: dict[str, Any]) -> Any:
-        """What the function returns. Raises: what it raised."""
-        reply = self._ask(
-            {
-                "call": name,
-                "arguments": [encoded(argument) for argument in arguments],
-                "named": {key: encoded(value) for key, value in named.items()},
-            }
-        )
-        return decoded(reply.get("value"))
-
-    def output(self, stdin: str) -> str:
-        """What the program prints when it reads `stdin`. Raises: what it raised."""
-        return str(self._ask({"stdin": stdin}).get("output", ""))
-
-    def function(self, name: str) -> Callable[..., Any]:
-        """The function of this name, for tests written in Python."""
-        return lambda *arguments, **named: self.call(name, list(arguments), named)
-
-    def _ask(self, request: Any) -> dict[str, Any]:
-        try:
-            self._calls.send(request)
-            reply = self._calls.receive(max_bytes=_MAX_REPLY_BYTES)
-        except ChannelClosed:
-            self.end("crash", f"the program's process ended in {self.case}")
-        if not isinstance(reply, dict):
-            self.end("wrong", f"{self.case}: no reply of the expected form")
-        if "no_program" in reply:
-            self.end("unparsable", str(reply["no_program"]))
-        if str(reply.get("raised", "")).startswith("MemoryError"):
-            self.end("crash", f"{self.case}: the program ran out of memory")
-        if "raised" in reply:
-            raise _exception(str(reply["raised"]))
-        found: dict[str, Any] = reply
-        return found
-
-    def end(self, verdict: str, reason: str) -> NoReturn:
-        """Nothing more can be asked; tests cannot hide this by catching it."""
-        self.ended = self.ended or (verdict, reason)
-        raise _Ended
-
-
 def run_tests(verdicts: Channel, calls: Channel) -> None:
     """Read the tests, run them, send `{"nonce": …, "verdict": …, "reason": …}`."""
     tests = verdicts.receive()
-    program = Program(calls)
-    verdict, reason = "right", ""
-    try:
-        {"calls": _call_cases, "stdin": _stdin_cases, "asserts": _assertions}[tests["kind"]](program, tests)
-    except _Ended:
-        pass
-    except AssertionError as error:
-        verdict, reason = "wrong", f"{program.case} failed: {_short(error)}"
-    except BaseException as error:
-        verdict, reason = "wrong", f"{program.case}: {type(error).__name__}: {_short(error)}"
-    if program.ended is not None:
-        verdict, reason = program.ended
+    functions = _Functions(calls)
+    found = _found(functions, tests)
+    verdict, reason = functions.ended or found
     verdicts.send({"nonce": tests["nonce"], "verdict": verdict, "reason": reason[:300]})
 
 
-def _call_cases(program: Program, tests: Any) -> None:
-    for i, (arguments, expected) in enumerate(tests["cases"]):
-        program.case = f"case {i + 1}"
-        value = program.call(tests["name"], arguments, {})
-        assert matches(value, expected), f"{_short(value)} instead of {_short(expected)}"
-
-
-def _stdin_cases(program: Program, tests: Any) -> None:
-    for i, (stdin, expected) in enumerate(tests["cases"]):
-        program.case = f"case {i + 1}"
-        found, wanted = _lines(program.output(stdin)), _lines(expected)
-        assert found == wanted, f"printed {_short(found)} instead of {_short(wanted)}"
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def _assertions(program: Program, tests: Any) -> None:
-    """Tests written in Python; the program's functions are called across, not executed here."""
-    names: dict[str, Any] = {"__name__": "tests"}
-    names |= {name: program.function(name) for name in tests["functions"]}
-    for i, text in enumerate(tests["cases"]):
-        program.case = f"case {i + 1}"
-        execute(compile(text, "<tests>", "exec"), names)
-
-
-def _short(value: Any) -> str:
-    try:
-        return " ".join(str(value).split())[:120]
-    except Exception:
-        return type(value).__name__
+def _found(functions: _Functions, tests: Any) -> Found:
+    names: dict[str, Any] = {"__name__": "tests"} | {name: functions.named(name) for name in tests["functions"]}
+    for number, text in enumerate(tests["cases"], 1):
+        try:
+            execute(compile(text, "<tests>", "exec"), names)
+        except BaseException as error:
+            what = "failed" if isinstance(error, AssertionError) else type(error).__name__
+            return Found(Verdict.WRONG, f"case {number}: {what}: {' '.join(str(error).split())[:200]}")
+    return Found(Verdict.RIGHT)

@@ -61,7 +61,11 @@ class ProgramVerifier:
 
         Raises: IsolationError: this machine cannot isolate programs, and that is not allowed for.
         """
-        return in_parallel(self._judge_one, pairs, size=self._size, poll=poll)
+        # Samples of one problem are often the same; a program does the same each time.
+        distinct = {(program, id(tests)): (program, tests) for program, tests in pairs}
+        judged = in_parallel(self._judge_one, list(distinct.values()), size=self._size, poll=poll)
+        by_key = dict(zip(distinct, judged, strict=True))
+        return [by_key[program, id(tests)] for program, tests in pairs]
 
     def _judge_one(self, pair: tuple[str, Mapping[str, Any]], poll: Poll) -> Judgement:
         program, tests = pair

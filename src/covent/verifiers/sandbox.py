@@ -20,6 +20,7 @@ from typing import Any
 
 from covent.errors import IsolationError
 from covent.verifiers.channel import Channel, ChannelClosed, ChannelTimeout
+from covent.verifiers.program_cases import Found, Program, judge_cases
 from covent.verifiers.settings import VerifierSettings
 from covent.verifiers.verdict import Judgement, Poll, Verdict, keep_waiting
 
@@ -201,6 +202,39 @@ class Sandbox:
     def _run(self, program: str, tests: Mapping[str, Any], poll: Poll) -> Judgement:
         control, deadline = self._state.control, time.monotonic() + self._settings.timeout_s
         assert control is not None
+        run = self._run_python_tests if tests["kind"] == "asserts" else self._run_cases
+        try:
+            found = run(control, program, tests, deadline, poll)
+        except ChannelTimeout:
+            found = Found(Verdict.TIME_OUT, f"no end in {self._settings.timeout_s:g} s")
+        control.send({"end": True})
+        end = control.receive(deadline=time.monotonic() + _END_S)
+        reason = found.reason
+        if found.verdict is Verdict.CRASH and end.get("alone"):
+            reason += f" with signal {end['signal']}" if end["signal"] else f" with exit code {end['exit']}"
+        return Judgement.of(found.verdict, reason)
+
+    def _run_cases(
+        self, control: Channel, program: str, tests: Mapping[str, Any], deadline: float, poll: Poll
+    ) -> Found:
+        """Call the program from here and compare here."""
+        calls, inside = Channel.pair()
+        try:
+            control.send({"job": True}, [inside.fileno()])
+            inside.close()
+            try:
+                calls.send(program, deadline=deadline, wait=poll)
+            except ChannelClosed:
+                return Found(Verdict.CRASH, "the program's process ended")
+            return judge_cases(Program(calls, deadline=deadline, poll=poll), tests)
+        finally:
+            inside.close()
+            calls.close()
+
+    def _run_python_tests(
+        self, control: Channel, program: str, tests: Mapping[str, Any], deadline: float, poll: Poll
+    ) -> Found:
+        """Let a process beside the program's call it and compare."""
         source, source_inside = Channel.pair()
         verdicts, verdicts_inside = Channel.pair()
         nonce = secrets.token_hex(16)
@@ -212,23 +246,11 @@ class Sandbox:
                 source.send(program, deadline=deadline, wait=poll)
                 verdicts.send({**tests, "nonce": nonce}, deadline=deadline, wait=poll)
                 reply = verdicts.receive(deadline=deadline, wait=poll, max_bytes=_MAX_VERDICT_BYTES)
-            except ChannelTimeout:
-                reply = {"nonce": nonce, "verdict": "time-out", "reason": f"no end in {self._settings.timeout_s:g} s"}
             except ChannelClosed:
-                reply = {"nonce": nonce, "verdict": "crash", "reason": "its process, or that of its tests, ended"}
+                return Found(Verdict.CRASH, "the program's process, or that of its tests, ended")
+            if not isinstance(reply, dict) or reply.get("nonce") != nonce:
+                return Found(Verdict.CRASH, "a verdict without its nonce")
+            return Found(Verdict(reply["verdict"]), str(reply["reason"]))
         finally:
             for channel in (source, source_inside, verdicts, verdicts_inside):
                 channel.close()
-        control.send({"end": True})
-        ends = control.receive(deadline=time.monotonic() + _END_S)
-        if reply.get("nonce") != nonce:
-            raise ChannelClosed("a verdict without its nonce")
-        return _judgement(reply, ends)
-
-
-def _judgement(reply: Mapping[str, str], ends: Mapping[str, Any]) -> Judgement:
-    verdict, reason = Verdict(reply["verdict"]), reply["reason"]
-    end = ends["program"]
-    if verdict is Verdict.CRASH and end.get("alone"):
-        reason += f" with signal {end['signal']}" if end["signal"] else f" with exit code {end['exit']}"
-    return Judgement.of(verdict, reason)
