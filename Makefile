@@ -7,7 +7,23 @@ PYTEST_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean
+TRL_BIN := .venv-trl/bin
+TRL_OLDEST := .venv-trl/oldest
+
+# Its paths are absolute and its packages belong to one Python: in another folder, with another Python or with other
+# flags for pip, `.venv` is made anew. No flags keep what is there.
+export MADE_FOR := $(CURDIR), $(shell $(PYTHON) -V 2>&1)
+export PIP_FLAGS
+ifneq ($(MADE_FOR),$(shell cat $(STAMP) 2>/dev/null))
+$(shell rm -f $(STAMP))
+endif
+ifneq ($(strip $(PIP_FLAGS)),)
+ifneq ($(strip $(PIP_FLAGS)),$(strip $(shell cat .venv/.pip-flags 2>/dev/null)))
+$(shell rm -f $(STAMP))
+endif
+endif
+
+.PHONY: demo test test-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -15,18 +31,38 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+# covent inside TRL, in an environment of its own: with the newest supported release, then with the oldest.
+test-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
+	PYTHONPATH=$(TRL_OLDEST) $(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Triton, so that `make test` also runs the GPU kernels in its interpreter. A gigabyte; there is none for macOS.
+kernels: $(STAMP)
+	test "$$(uname)" != Linux || $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) 'triton>=3.4'
+
 # Installed once, and again when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "covent needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name one: make PYTHON=python3.12" >&2; exit 2; }
+	test -f $@ || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[train,dev]'
-	touch $(STAMP)
+	@printf '%s\n' "$$PIP_FLAGS" > .venv/.pip-flags
+	@printf '%s\n' "$$MADE_FOR" > $@
+
+.venv-trl/.installed: pyproject.toml tests/integrations/trl/requirements.txt
+	test -x $(TRL_BIN)/python || $(PYTHON) -m venv .venv-trl
+	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	  -r tests/integrations/trl/requirements.txt -e '.[trl]'
+	rm -rf $(TRL_OLDEST)
+	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps --target $(TRL_OLDEST) trl==1.14.2
+	touch $@
 
 # Keeps runs/: results are yours to delete.
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

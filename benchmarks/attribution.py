@@ -15,7 +15,7 @@ from typing import Any
 
 from covent.report.attribution import attribution_summary
 from covent.store.reader import Run, read_run
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.run import train
 
 OPTIMIZER = {"lr": 5e-4, "updates_per_rollout": 4}
@@ -23,7 +23,8 @@ SETTINGS: dict[str, Any] = {
     "steps": 40,
     "task": {"name": "clock", "min_operations": 1, "max_operations": 2},
     "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 84},
-    "warm_start": {"steps": 250, "batch_size": 32, "lr": 0.006, "lr_warmup_steps": 20},
+    # The example needs a policy in motion, not a good one: it starts from the model as it is.
+    "warm_start": {"steps": 250, "batch_size": 32, "lr": 0.006, "lr_warmup_steps": 20, "min_teacher_frac": 0},
     "rollout": {"prompts_per_step": 16, "samples_per_prompt": 8},
     "optimizer": OPTIMIZER,
     "evaluation": {"validation_problems": 32, "validation_samples": 2, "test_problems": 0},

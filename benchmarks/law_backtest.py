@@ -68,7 +68,7 @@ def results(folders: list[Path]) -> dict[str, Any]:
             left_out.append(f"{folder.name}: {error}")
             continue
         runs.append({**about, "origins": [origin.model_dump() for origin in tested.origins]})
-        for group in ((about["task"], about["method"]), ("all", "all")):
+        for group in ((about["task"], about["method"]), (about["task"], "all"), ("all", "all")):
             groups[group].append(tested)
     summed = [
         {"task": name, "method": control, "runs": len(tests), "origins": [one.model_dump() for one in pooled(tests)]}

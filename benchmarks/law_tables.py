@@ -7,6 +7,9 @@ from typing import Any
 
 Row = list[str]
 
+PREDICTIONS = ("forecast", "conditional", "unchanged")
+"""The order in which they are shown."""
+
 
 def write_tables(page: Path, found: dict[str, Any]) -> None:
     """Replace what stands between the page's markers."""
@@ -141,34 +144,62 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
         "median error at the end",
         "inside the band",
     ]
-    return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"], 1)])
+    return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
 
 
 def backtest_table(found: dict[str, Any]) -> str:
-    """Embedded runs, in points of percent."""
-    head = ["task", "method", "from the first", "prediction", "runs", "median RMSE", "median error at the end"]
+    """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
+    head = ["task", "method", "from the first", "runs"]
+    head += ["RMSE", "at the end", "forecast inside its band", "conditional inside its band"]
     rows = [
-        [group["task"], group["method"], *row]
+        [
+            group["task"],
+            group["method"],
+            f"{100 * origin['fraction']:.0f} %",
+            _counts([origin[kind]["num_runs"] for kind in PREDICTIONS]),
+            _side_by_side(origin, "median_rmse"),
+            _side_by_side(origin, "median_end_error"),
+            _inside(origin["forecast"]),
+            _inside(origin["conditional"]),
+        ]
         for group in found["groups"]
-        for row in _origin_rows(group["origins"], 100)
+        for origin in group["origins"]
     ]
-    return _markdown([*head, "inside the band"], rows)
+    return _markdown(head, rows)
 
 
-def _origin_rows(origins: list[dict[str, Any]], scale: float) -> list[Row]:
-    """Three rows for each origin; errors multiplied by `scale`."""
-    rows = []
-    for origin in origins:
-        for name in ("forecast", "conditional", "unchanged"):
-            score = origin[name]
-            inside = _percent(score["coverage"])
-            if score["coverage_interval"]:
-                low, high = score["coverage_interval"]
-                inside += f" ({100 * low:.0f} to {100 * high:.0f})"
-            errors = [None if score[key] is None else scale * score[key] for key in ("median_rmse", "median_end_error")]
-            share = f"{100 * origin['fraction']:.0f} %"
-            rows.append([share, name, str(score["num_runs"]), *(_number(error) for error in errors), inside])
-    return rows
+def _counts(runs: list[int]) -> str:
+    """The number of runs in which each prediction could be made, once where it is the same."""
+    return str(runs[0]) if len(set(runs)) == 1 else " / ".join(map(str, runs))
+
+
+def _side_by_side(origin: dict[str, Any], error: str) -> str:
+    errors = (origin[kind][error] for kind in PREDICTIONS)
+    return " / ".join(_number(None if value is None else 100 * value, 1) for value in errors)
+
+
+def _inside(score: dict[str, Any]) -> str:
+    inside = _percent(score["coverage"])
+    if score["coverage_interval"]:
+        low, high = score["coverage_interval"]
+        inside += f" ({100 * low:.0f} to {100 * high:.0f})"
+    return inside
+
+
+def _origin_rows(origins: list[dict[str, Any]]) -> list[Row]:
+    """Three rows for each origin."""
+    return [
+        [
+            f"{100 * origin['fraction']:.0f} %",
+            kind,
+            str(origin[kind]["num_runs"]),
+            _number(origin[kind]["median_rmse"]),
+            _number(origin[kind]["median_end_error"]),
+            _inside(origin[kind]),
+        ]
+        for origin in origins
+        for kind in PREDICTIONS
+    ]
 
 
 def _alarms(rows: list[dict[str, Any]]) -> str:

@@ -7,7 +7,8 @@ seeds, nominal 95 %.
     python benchmarks/paired_seeds.py --seeds 12 --out runs/paired --json benchmarks/results/paired_seeds.json
     python benchmarks/paired_seeds.py --table benchmarks/results/paired_seeds.json
 
-About two and a half minutes of one core a seed; two seeds run at a time. Runs that are there already are not repeated.
+About two and a half minutes of one core a seed; two seeds run at a time. Runs that are there already are not repeated;
+runs of other settings than the ones asked for are refused. `--collect` takes the folders as they are.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from covent.errors import ConfigError
 from covent.law.student import mixture_interval
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import Run, read_run
-from covent.train.config import config_yaml, parse_config
+from covent.train.config_file import config_yaml, load_config, parse_config
 from covent.train.demo import METHODS, DemoRun, demo_runs
 
 MATCHED_STEPS = (20, 40, 80, 120)
@@ -41,51 +46,111 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/paired"))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/paired_seeds.json"))
     parser.add_argument("--settings", nargs="*", default=[], metavar="key=value", help="for all runs")
+    parser.add_argument("--collect", action="store_true", help="train nothing: take the folders in --out as they are")
     parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of a result and do nothing else")
     arguments = parser.parse_args()
     if arguments.table is None:
         seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            done = pool.map(lambda seed: train_seed(arguments.out, seed, arguments.settings), seeds)
-            result = collect([run for runs in done for run in runs], arguments.settings)
+        runs = [planned(arguments.out, seed, arguments.settings) for seed in seeds]
+        if not arguments.collect:
+            try:
+                refuse_other_settings([run for of_a_seed in runs for run in of_a_seed])
+            except ConfigError as error:
+                parser.exit(2, f"{error}\n")
+            with ThreadPoolExecutor(max_workers=2) as pool:
+                list(pool.map(train_seed, runs))
+        result = collect([run.folder for of_a_seed in runs for run in of_a_seed], arguments.settings)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(tables(json.loads((arguments.table or arguments.json).read_text())))
 
 
-def train_seed(out: Path, seed: int, settings: list[str]) -> list[Path]:
+def planned(out: Path, seed: int, settings: Sequence[str]) -> list[DemoRun]:
+    """All methods of one seed with their whole settings; nothing is written in `out`."""
+    runs = demo_runs(out / f"seed-{seed}", parse_config({"seed": seed}, source="--first-seed"))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "settings.yaml"
+        for index, run in enumerate(runs):
+            path.write_text(config_yaml(run.config))
+            runs[index] = replace(run, config=load_config(path, list(settings)))
+    return runs
+
+
+def refuse_other_settings(runs: Sequence[DemoRun]) -> None:
+    """Raises: ConfigError when a folder holds a run of other settings than the planned ones; it lists them."""
+    refusals = []
+    for run in runs:
+        if (run.folder / "run.json").exists():
+            recorded = flat(read_run(run.folder).header.config)
+            asked = flat(run.config.model_dump(mode="json"))
+            pairs = {name: (recorded.get(name, _UNKNOWN), asked.get(name, _UNKNOWN)) for name in {**recorded, **asked}}
+            changes = [f"{name} {there} there, {here} asked" for name, (there, here) in pairs.items() if there != here]
+            refusals += [f"{run.folder}: {'; '.join(changes)}"] if changes else []
+    if refusals:
+        listed = "\n".join(refusals)
+        raise ConfigError(
+            f"Runs of other settings are there already:\n{listed}\nChoose another --out, ask for their settings, or"
+            " take the folders as they are with --collect."
+        )
+
+
+_UNKNOWN = "(no such setting)"
+
+
+def flat(nested: dict[str, Any], inside: str = "") -> dict[str, Any]:
+    """Nested settings as one level, with dots: `optimizer.lr`."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{inside}{name}.") if isinstance(value, dict) else {f"{inside}{name}": value}
+    return found
+
+
+def train_seed(runs: Sequence[DemoRun]) -> None:
     """All methods of one seed, one after the other; the first leaves the warm start in the cache for the rest."""
-    folder = out / f"seed-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = demo_runs(folder, parse_config({"seed": seed}, source="--first-seed"))
     for run in runs:
         if not (run.folder / "status.json").exists() or read_run(run.folder).status.state != "finished":
-            _train(run, settings)
-        print(f"seed {seed} {run.name} done", flush=True)
-    return [run.folder for run in runs]
+            _train(run)
+        print(f"seed {run.config.seed} {run.name} done", flush=True)
 
 
-def _train(run: DemoRun, settings: list[str]) -> None:
+def _train(run: DemoRun) -> None:
     config = run.folder.with_suffix(".yaml")
+    config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(config_yaml(run.config))
-    command = [sys.executable, "-m", "covent", "train", str(config), *settings, "--out", str(run.folder)]
+    command = [sys.executable, "-m", "covent", "train", str(config), "--out", str(run.folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with run.log.open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
 
 
 def collect(folders: list[Path], settings: list[str]) -> dict[str, Any]:
-    """The numbers of all runs, ready for the tables."""
+    """The numbers of all runs, ready for the tables, and what each run was.
+
+    `common` is what all runs share of commit, versions, hardware and settings; `own` of a run is the rest of its own.
+    """
     runs = [read_run(folder) for folder in folders]
-    header = runs[0].header
+    origins = [origin(run) for run in runs]
+    shared = set.intersection(*({(name, json.dumps(value)) for name, value in each.items()} for each in origins))
+    common = {name: value for name, value in origins[0].items() if (name, json.dumps(value)) in shared}
+    own = [{name: value for name, value in each.items() if name not in common} for each in origins]
     return {
         "settings": settings,
-        "versions": header.versions,
-        "commit": header.commit,
-        "hardware": header.hardware,
-        "config": header.config,
-        "runs": [row(run) for run in runs],
+        "common": common,
+        "runs": [{**row(run), "own": rest} for run, rest in zip(runs, own, strict=True)],
     }
+
+
+def origin(run: Run) -> dict[str, Any]:
+    """Commit, versions, hardware and settings of a run, on one level."""
+    header = run.header
+    return flat(
+        {
+            "commit": header.commit,
+            "versions": header.versions,
+            "hardware": header.hardware,
+            "config": header.config,
+        }
+    )
 
 
 def row(run: Run) -> dict[str, Any]:
@@ -138,16 +203,16 @@ def last_third_gain_share(run: Run) -> float:
 
 def law(summary: RunSummary, source: Any) -> dict[str, Any]:
     found = summary.law(source)
-    if found.forms is None:
+    fitted = found.fit
+    if fitted is None:
         return {"reason": found.reason}
-    fitted = found.forms.law
     return {
         "a": fitted.a,
         "b": fitted.b,
         "ceiling": fitted.ceiling,
         "ceiling_interval": fitted.ceiling_interval,
         "r2": fitted.r2,
-        "r2_line": found.forms.line.r2,
+        "r2_line": fitted.line_r2,
         "identified": fitted.identified,
         "forecasts": {
             str(forecast.fraction): {

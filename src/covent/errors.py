@@ -30,6 +30,26 @@ class StoreError(CoventError, ValueError):
     """A run folder exists but cannot be read: a broken row, an unknown schema version, a missing header."""
 
 
+class RunLockedError(CoventError, BlockingIOError):
+    """Another process writes to the run folder; the message names its host and PID."""
+
+
+class CheckpointError(CoventError, RuntimeError):
+    """A run cannot go on, because none of its checkpoints is whole; it never starts afresh by itself."""
+
+    exit_code = 3
+
+
+class ChangedRunError(CoventError, ValueError):
+    """A run was to be resumed under other settings, data, threads, device or versions; the message lists them."""
+
+
+class DiskError(CoventError, OSError):
+    """The disk is full, read-only or broken; what was saved before is still valid."""
+
+    exit_code = 4
+
+
 class FitError(CoventError, ValueError):
     """The law cannot be fitted to what was given."""
 
@@ -46,6 +66,18 @@ class NonFiniteError(CoventError, ArithmeticError):
     """A loss, gradient or log-probability is NaN or infinite; the message names the first such tensor."""
 
     exit_code = 1
+
+    def __init__(self, message: str, *, tensor: str = "") -> None:
+        """Args:
+        message: for a person.
+        tensor: name of the first bad tensor, where it is one.
+        """
+        super().__init__(message)
+        self.tensor = tensor
+
+
+class EngineError(CoventError, RuntimeError):
+    """A foreign engine (TRL, verl) is not one that covent knows: its version, or what covent hooks into."""
 
 
 class VerifierError(CoventError, RuntimeError):
@@ -66,6 +98,12 @@ class DataError(CoventError, ValueError):
 
 class DemoError(CoventError, RuntimeError):
     """A run of the demo ended badly; the message holds the end of its log."""
+
+    exit_code = 1
+
+
+class BenchError(CoventError, RuntimeError):
+    """A program that a benchmark calls ended badly; its own output says why."""
 
     exit_code = 1
 

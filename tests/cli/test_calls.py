@@ -102,7 +102,9 @@ def test_interrupted_with_a_run_folder(
 
     monkeypatch.setattr(Train, "run", run)
     assert main(["train", "clock.yaml", "--out", str(tmp_path / "run")]) == 130
-    assert capsys.readouterr().out.endswith(f"can be read: covent report {tmp_path / 'run'}\n")
+    printed = capsys.readouterr().out
+    assert f"can be read: covent report {tmp_path / 'run'}\n" in printed
+    assert printed.endswith(f"go on: covent resume {tmp_path / 'run'}\n")
 
 
 def test_json_is_one_line_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

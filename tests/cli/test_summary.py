@@ -34,9 +34,9 @@ def test_every_number_is_the_summarys(tmp_path: Path) -> None:
         assert change is not None
         assert rows[f"{measure}, start"] == n.estimate(change.start)
         assert rows[f"{measure}, end"] == n.estimate(change.end)
-    forms = summary.law("validation").forms
-    assert forms is not None
-    assert (rows["law a"], rows["law b"]) == (n.fixed(forms.law.a), n.fixed(forms.law.b))
+    law = summary.law("validation").fit
+    assert law is not None
+    assert (rows["law a"], rows["law b"]) == (n.fixed(law.a), n.fixed(law.b))
     forecasts = summary.law("validation").forecasts
     assert len(forecasts) == 2
     for forecast in forecasts:
@@ -62,3 +62,36 @@ def test_a_run_without_steps_is_shown_too(tmp_path: Path) -> None:
     rows = summary_rows(_summary(tmp_path / "grpo", num_steps=40, stop_after=0))
     assert rows["law"].startswith("no fit: ")
     assert "entropy, end" not in rows
+
+
+def test_rows_keep_one_order_whatever_the_runs_lack(tmp_path: Path) -> None:
+    whole = _summary(tmp_path / "kl_cov")
+    short = _summary(tmp_path / "grpo", num_steps=40, stop_after=8)
+    alone = list(summary_rows(whole))
+    for runs in ([whole, short], [short, whole], [short, whole, short]):
+        names = [str(cell) for cell in summary_table(runs).columns[0].cells]
+        assert [name for name in names if name in alone] == alone
+        assert names.index("  identified") == names.index("ceiling b − a") + 1
+        assert len(names) == len(set(names))
+
+
+def test_whether_the_law_is_identified_is_said_of_every_run(tmp_path: Path) -> None:
+    whole = _summary(tmp_path / "grpo")
+    law = whole.law("validation")
+    assert law.fit is not None and law.fit.identified
+
+    def other(**fields: object) -> RunSummary:
+        fitted = law.model_copy(update={"fit": law.fit.model_copy(update=fields)})  # type: ignore[union-attr]
+        return whole.model_copy(update={"laws": [fitted, whole.law("training")]})
+
+    def rows(**fields: object) -> dict[str, str]:
+        return summary_rows(other(**fields))
+
+    assert rows()["  identified"] == "yes"
+    doubtful = rows(identified=False)
+    assert (doubtful["ceiling b − a"], doubtful["  identified"]) == ("not identified", "no")
+    assert rows(identified=False, n=2)["  identified"] == "too few points"
+    assert rows(ceiling=1.2)["ceiling b − a"].startswith("120.0 % *")
+    assert "above 100 %: impossible" in _printed(other(ceiling=1.2))
+    assert "above 100 %: impossible" not in _printed(whole)
+    assert "not identified: no ceiling can be" in _printed(_summary(tmp_path / "clip_cov"))

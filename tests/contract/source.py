@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "covent"
@@ -32,6 +34,15 @@ class Module:
 def modules() -> list[Module]:
     """Every module of covent, in order of name."""
     return [Module(_dotted(path), path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of `benchmarks/` as a module; it does nothing when imported."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _dotted(path: Path) -> str:

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-from types import ModuleType
 
-from tests.contract.source import ROOT
+from tests.contract.source import ROOT, benchmark
 
 PAGE = (ROOT / "docs" / "attribution.md").read_text(encoding="utf-8")
 RESULT = json.loads((ROOT / "benchmarks" / "results" / "attribution.json").read_text(encoding="utf-8"))
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("attribution_example", ROOT / "benchmarks" / "attribution.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_are_those_of_the_result() -> None:
-    tables = script().tables(RESULT).split("\n\n")
+    tables = benchmark("attribution").tables(RESULT).split("\n\n")
     assert len(tables) == 2
     assert all(table in PAGE for table in tables)
     changed = copy.deepcopy(RESULT)
     changed["runs"]["grpo"]["sum"]["parts"]["momentum"] += 1e-3
-    assert script().tables(changed).split("\n\n")[1] not in PAGE
+    assert benchmark("attribution").tables(changed).split("\n\n")[1] not in PAGE
 
 
 def test_the_result_is_of_the_scripts_settings() -> None:
-    module = script()
+    module = benchmark("attribution")
     assert RESULT["settings"] == module.SETTINGS
     assert RESULT["variants"] == module.VARIANTS
     for run in RESULT["runs"].values():

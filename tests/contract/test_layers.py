@@ -26,8 +26,11 @@ LAYERS = {
     "": Layer(0, ""),
     "errors": Layer(0, ""),
     "provenance": Layer(0, ""),
+    "strict_yaml": Layer(0, "yaml"),
+    "stopping": Layer(0, ""),
+    "visible": Layer(0, ""),
     "readings": Layer(1, "pydantic"),
-    "core": Layer(2, "torch jaxtyping"),
+    "core": Layer(2, "torch jaxtyping triton"),
     "controls": Layer(3, "torch jaxtyping pydantic"),
     "tabular": Layer(3, "numpy"),
     "law": Layer(3, "numpy pydantic"),
@@ -36,13 +39,14 @@ LAYERS = {
     "tasks": Layer(3, "pydantic", optional="pyarrow reasoning_gym"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
-    "report": Layer(4, "numpy pydantic plotly jinja2 markupsafe yaml"),
+    "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),
+    "integrations": Layer(5, "torch jaxtyping transformers numpy pydantic yaml trl"),
     "cli": Layer(6, "tyro rich numpy torch pynvml"),
     "__main__": Layer(7, ""),
 }
-TENSOR_LAYERS = {"core", "controls", "rollout", "train"}
-HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping"}
+TENSOR_LAYERS = {"core", "controls", "rollout", "train", "integrations"}
+HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping", "trl"}
 COMMAND_LINE = "covent.cli.main"
 
 
@@ -117,7 +121,7 @@ def _objection(module: Module, found: Import) -> str:
         return "imports point down only"
     if other in TENSOR_LAYERS and layer not in TENSOR_LAYERS | {"cli"}:
         return "needs torch"
-    return "imported before the command is known" if early and other != "errors" else ""
+    return "imported before the command is known" if early and other not in ("errors", "stopping") else ""
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
@@ -164,6 +168,14 @@ def test_an_allowed_import_is_not(name: str, text: str) -> None:
 def test_the_commands_are_loaded_early_and_what_they_use_is_not() -> None:
     assert {"covent.cli.main", "covent.cli.demo", "covent.cli.train", "covent.cli.report", "covent.cli.doctor"} <= LIGHT
     assert not {"covent.cli.live", "covent.cli.summary"} & LIGHT
+
+
+def test_triton_is_loaded_on_a_gpu_only() -> None:
+    kernels = "covent.core.lm_head.kernels"
+    found = [(module.name, each) for module in modules() for each in imports(module)]
+    assert {name for name, each in found if each.target.split(".")[0] == "triton"} == {kernels}
+    assert {name for name, each in found if each.target == kernels and each.on_load} == set()
+    assert {name for name, each in found if each.target == kernels} == {"covent.core.lm_head.gpu"}
 
 
 def test_the_libraries_of_torch_free_layers_are_not_heavy() -> None:

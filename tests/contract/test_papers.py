@@ -10,7 +10,7 @@ import pytest
 from tests.contract.source import ROOT
 
 PAGE = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
-LAYERS = "core|controls|tabular|law|train|rollout|report|store|tasks"
+LAYERS = "core|controls|tabular|law|logs|train|rollout|report|store|tasks"
 
 # The softmax policy, between Eqs. 6 and 8, stands on the page under its section.
 EQUATIONS = [*range(1, 7), *range(8, 15)]

@@ -12,7 +12,7 @@ import pytest
 from covent.cli.extras import EXTRAS
 from covent.cli.main import parse
 from covent.cli.train import Train
-from covent.train.config import load_config
+from covent.train.config_file import load_config
 from tests.contract.source import ROOT, modules
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def test_constraints_pin_what_make_installs_to_one_version() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in lines), "no build labels"
     pinned = {_distribution(line) for line in lines}
-    (extras,) = re.findall(r"-e '\.\[(.*)\]'", MAKEFILE)
+    extras = re.findall(r"-c constraints.txt .* -e '\.\[(.*)\]'", MAKEFILE)[0]
     groups = [project()["dependencies"], *(project()["optional-dependencies"][extra] for extra in extras.split(","))]
     assert {_distribution(requirement) for group in groups for requirement in group} - pinned == set()
 

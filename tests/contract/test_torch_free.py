@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,26 @@ def test_the_command_line_is_light_until_it_knows_the_command() -> None:
     ).stdout.split()
     assert "tyro" in loaded
     assert not {"numpy", "pydantic", "plotly", "jinja2", "torch", "covent.store", "covent.report"} & set(loaded)
+
+
+_HEAVY = {"torch", "transformers", "plotly", "scipy", "matplotlib", "pandas", "pyarrow", "jinja2", "yaml"}
+_LOG = Path(__file__).parents[1] / "logs" / "data" / "verl_console.log"
+
+
+def _loaded_by(*words: str) -> set[str]:
+    """What is loaded once a command has run."""
+    code = "import sys; from covent.cli.main import main; assert main(sys.argv[1:]) == 0; print('LOADED', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.partition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("command", ["fit", "forecast", "explain"])
+def test_a_command_on_a_text_log_loads_what_it_needs_and_no_more(command: str) -> None:
+    loaded = _loaded_by(command, str(_LOG))
+    assert "numpy" in loaded
+    assert not _HEAVY & loaded
+
+
+def test_only_a_plot_loads_the_library_that_draws_it(tmp_path: Path) -> None:
+    assert _HEAVY & _loaded_by("fit", str(_LOG), "--plot", str(tmp_path / "law.html")) >= {"plotly"}

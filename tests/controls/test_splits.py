@@ -50,10 +50,26 @@ def test_micro_batches(case: str, num_micro: int, whole: dict[str, Updates]) -> 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_shuffled_rows(case: str, whole: dict[str, Updates]) -> None:
+@pytest.mark.parametrize("num_micro", [1, 4, 16])
+def test_shuffled_rows(case: str, num_micro: int, whole: dict[str, Updates]) -> None:
     everything = rollout()
-    order = torch.randperm(len(everything.mask), generator=torch.Generator().manual_seed(9))
-    agree(list(updates(case, everything.rows(order), num_micro=4)), whole[case])
+    order = torch.randperm(len(everything.mask), generator=torch.Generator().manual_seed(9 + num_micro))
+    agree(list(updates(case, everything.rows(order), num_micro=num_micro)), whole[case])
+
+
+def test_parts_that_do_not_know_of_each_other_are_caught(whole: dict[str, Updates]) -> None:
+    """Each half of the rollout with counts and a choice of its own, as without a process group."""
+    everything = rollout()
+    halves = [list(updates("kl_cov", everything.rows(rows), num_micro=1)) for rows in (slice(0, 32), slice(32, 64))]
+    joined = [
+        {**one, "reading": truth["reading"], "chosen": sorted([*one["chosen"], *other["chosen"]])}
+        for one, other, truth in zip(*halves, whole["kl_cov"], strict=True)
+    ]
+    assert joined[0]["chosen"] != [tuple(identity) for identity in whole["kl_cov"][0]["chosen"]]
+    doubled = [{**update, "gradient": [[2 * x for x in r] for r in update["gradient"]]} for update in whole["kl_cov"]]
+    for wrong in (joined, doubled):
+        with pytest.raises(AssertionError):
+            agree(wrong, whole["kl_cov"])
 
 
 def test_the_cases_are_hard(whole: dict[str, Updates]) -> None:
@@ -67,7 +83,7 @@ def test_the_cases_are_hard(whole: dict[str, Updates]) -> None:
     assert coefs == sorted(coefs) and len(set(coefs)) == len(coefs)
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_processes(num_ranks: int, whole: dict[str, Updates], tmp_path: Path) -> None:
     store, result = tmp_path / "store", tmp_path / "result"
     command = [sys.executable, "-m", "tests.support.rollout_updates", str(num_ranks), str(store), str(result)]

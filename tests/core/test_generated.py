@@ -20,6 +20,8 @@ from covent.core.entropy import logprob_and_entropy
 from covent.core.lm_head import logprob_and_entropy_from_hidden
 from tests.support.tolerances import CHUNKED, LARGE_OFFSET, NEAR_ZERO_ENTROPY, TIGHT
 
+QWEN_VOCABULARY = 151_936
+
 
 class Case(NamedTuple):
     """A batch of states and everything that must not matter, or must matter as the definition says."""
@@ -137,6 +139,46 @@ def check_covariance(case: Case) -> None:
     assert bool((found[~wide] == 0).all())
 
 
+class LargeCase(NamedTuple):
+    """One state over the vocabulary of a real model, in float32, near certainty."""
+
+    seed: int
+    rest: float
+    """log10 of the probability that is left to all entries but one."""
+    spread: float
+    offset: float
+    temperature: float
+    dead: float
+
+
+large_cases = st.builds(
+    LargeCase,
+    seed=st.integers(0, 2**31),
+    rest=st.floats(-7.4, -0.5),
+    spread=st.sampled_from([0.0, 1.0, 3.0]),
+    offset=st.sampled_from([0.0, 200.0, -200.0]),
+    temperature=st.sampled_from([1.0, 0.6]),
+    dead=st.sampled_from([0.0, 0.5]),
+)
+
+
+def check_large(case: LargeCase) -> None:
+    """float32 logits against brute force in float64 on the same logits."""
+    generator = torch.Generator().manual_seed(case.seed)
+    logits = case.spread * torch.randn(QWEN_VOCABULARY, generator=generator, dtype=torch.float64)
+    logits[torch.rand(QWEN_VOCABULARY, generator=generator) < case.dead] = -torch.inf
+    token = int(torch.randint(QWEN_VOCABULARY, (), generator=generator))
+    logits[token] = -torch.inf
+    others = float((logits / case.temperature).logsumexp(dim=0))
+    logits[token] = case.temperature * (others - math.log(10.0) * case.rest)
+    single = (logits + case.offset).float()
+    true_logprob, truth = brute(single.tolist(), token, case.temperature)
+    assert truth > 1e-6 / 2
+    logprob, entropy = logprob_and_entropy(single, torch.tensor(token), temperature=case.temperature)
+    assert float(entropy) == pytest.approx(truth, rel=NEAR_ZERO_ENTROPY, abs=0.0)
+    assert float(logprob) == pytest.approx(true_logprob, rel=NEAR_ZERO_ENTROPY, abs=0.0)
+
+
 few = settings(max_examples=1_000, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
 
@@ -151,6 +193,19 @@ def test_a_thousand_entropies(case: Case) -> None:
 @given(cases)
 def test_a_thousand_covariances(case: Case) -> None:
     check_covariance(case)
+
+
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@given(large_cases)
+def test_large_vocabularies(case: LargeCase) -> None:
+    check_large(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, suppress_health_check=list(HealthCheck))
+@given(large_cases)
+def test_many_large_vocabularies(case: LargeCase) -> None:
+    check_large(case)
 
 
 @pytest.mark.slow

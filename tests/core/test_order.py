@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from covent.core.order import cut, first, first_by_histograms
+from covent.core import order
+from covent.core.order import cut, first, first_by_gathering, first_by_histograms
 from covent.errors import ShapeError
 
 LOW, HIGH = -(2**63), 2**63 - 1
@@ -58,3 +59,31 @@ def test_elements_that_cannot_be_told_apart_are_refused_where_it_matters() -> No
 def test_nothing_to_choose_from() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
     assert first([nothing], 3).numel() == 0
+
+
+def gathered_by_hand(parts: list[list[torch.Tensor]], count: int, patch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What each rank takes, where the exchange is the concatenation of each rank's own first `count`."""
+    own = [first_by_histograms(part, count) for part in parts]
+    sent = [torch.stack([column[mine] for column in part], dim=1) for part, mine in zip(parts, own, strict=True)]
+    patch.setattr(order.ranks, "gathered", lambda rows, limit, group: torch.cat(sent))
+    nobody = torch.distributed.ProcessGroup(0, 1)  # the exchange above does not ask it
+    return [first_by_gathering(part, count, group=nobody) for part in parts]
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 2, 100, 299, 300, 900])
+def test_gathering_is_the_same_as_sorting(ties: bool, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three ranks, one of them without an element; `tests/controls/test_splits.py` has real ones."""
+    columns = columns_of(3, 300, ties=ties)
+    parts = [[column[cut] for column in columns] for cut in (slice(0, 210), slice(210, 210), slice(210, 300))]
+    taken = torch.cat(gathered_by_hand(parts, count, monkeypatch))
+    assert {int(index) for index in taken.nonzero()} == by_sorting(columns, count)
+    each_its_own = torch.cat([first_by_histograms(part, count) for part in parts])
+    assert count in (0, 300, 900) or not torch.equal(each_its_own, taken)
+
+
+def test_gathering_refuses_what_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [[torch.tensor([3, 1]), torch.tensor([0, 5])], [torch.tensor([1, 2]), torch.tensor([5, 1])]]
+    assert [taken.tolist() for taken in gathered_by_hand(parts, 2, monkeypatch)] == [[False, True], [True, False]]
+    with pytest.raises(ShapeError, match="same"):
+        gathered_by_hand(parts, 1, monkeypatch)

@@ -9,14 +9,23 @@ import pytest
 import torch
 
 from covent.core.reduce import (
+    AGGREGATIONS,
+    BatchCounts,
     clustered_mean,
     masked_mean,
     masked_moments,
     masked_sum,
     masked_variance,
+    means_of_responses,
     merged_moments,
     part_of_mean,
     response_means,
+    seq_mean_token_mean,
+    seq_mean_token_sum,
+    seq_mean_token_sum_norm,
+    token_mean,
+    token_sum,
+    weight_of_part,
 )
 from covent.errors import EmptyMaskError
 from tests.support.batches import optimizer_batch, splits, tokens
@@ -51,6 +60,57 @@ def test_parts_of_a_mean_add_up_however_the_batch_is_cut() -> None:
     assert mean_of_means != pytest.approx(whole, abs=TIGHT)
     with pytest.raises(EmptyMaskError):
         part_of_mean(batch.logprobs, batch.mask, count=0)
+
+
+def test_aggregations_by_plain_loops() -> None:
+    batch = optimizer_batch(1)
+    batch.mask[5] = False  # a response without a token counts nowhere
+    rows: dict[int, list[float]] = {}
+    for place in tokens(batch):
+        rows.setdefault(place[0], []).append(float(batch.logprobs[place]))
+    flat = [value for row in rows.values() for value in row]
+    truths = {
+        token_mean: fmean(flat),
+        token_sum: math.fsum(flat),
+        seq_mean_token_sum: math.fsum(flat) / 31,
+        seq_mean_token_mean: fmean(fmean(row) for row in rows.values()),
+        seq_mean_token_sum_norm: math.fsum(flat) / 31 / 40,
+    }
+    assert set(truths) == set(AGGREGATIONS.values())
+    counts = batch.counts(max_tokens=40)
+    assert counts == BatchCounts(len(flat), 31, 40)
+    for aggregation, truth in truths.items():
+        found = float(aggregation(batch.logprobs, batch.mask, counts))
+        assert found == pytest.approx(truth, abs=TIGHT)
+        parts = [aggregation(batch.logprobs[cut], batch.mask[cut], counts) for cut in splits(32, 1, 9, 20)]
+        assert math.fsum(map(float, parts)) == pytest.approx(truth, abs=TIGHT)
+        others = [other for other in truths if other is not aggregation]
+        assert all(found != pytest.approx(truths[other], abs=TIGHT) for other in others)
+
+
+def test_a_response_without_a_token_has_mean_0_and_no_gradient() -> None:
+    batch = optimizer_batch(1)
+    batch.mask[5] = False
+    values = batch.logprobs.clone().requires_grad_()
+    means = means_of_responses(values, batch.mask)
+    kept = batch.mask.any(dim=1)
+    assert means[kept].tolist() == pytest.approx(response_means(batch.logprobs[kept], batch.mask[kept]).tolist())
+    assert means[5].item() == 0.0 and not bool(kept[5])
+    means.sum().backward()
+    assert bool((values.grad[~batch.mask] == 0).all()) and bool((values.grad[batch.mask] > 0).all())
+
+
+def test_the_weight_of_a_part_gives_the_mean_over_the_part() -> None:
+    batch = optimizer_batch(2)
+    part = batch.mask & (batch.entropies > 0.5)
+    num_part = int(part.sum())
+    inside = batch.logprobs.masked_fill(~part, 0.0)
+    whole = part_of_mean(inside, batch.mask, count=batch.num_tokens)
+    truth = fmean(batch.logprobs[part].tolist())
+    weight = weight_of_part(count=batch.num_tokens, num_part=num_part)
+    assert weight * float(whole) == pytest.approx(truth, abs=TIGHT)
+    assert float(whole) != pytest.approx(truth, abs=TIGHT)
+    assert weight_of_part(count=batch.num_tokens, num_part=0) == 0.0
 
 
 def test_nothing_flows_from_behind_the_mask() -> None:

@@ -118,8 +118,20 @@ def test_impossible_ceiling_is_said(unit: str, scale: float) -> None:
     impossible = fit(entropy, scale * (1.02 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]
     possible = fit(entropy, scale * (0.98 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]
     assert impossible.ceiling == pytest.approx(1.02 * scale, abs=CENTRED)
-    assert any("Impossible accuracy" in warning for warning in impossible.warnings)
-    assert not any("Impossible accuracy" in warning for warning in possible.warnings)
+    assert not impossible.identified and possible.identified
+    assert "102.0 %, is no possible accuracy" in impossible.warnings[0], "in percent, whatever the unit"
+    assert not any("possible accuracy" in warning for warning in possible.warnings)
+
+
+def test_an_impossible_ceiling_whose_interval_reaches_below_is_not_fixed_by_the_points() -> None:
+    entropy = np.linspace(0.15, 0.07, 16)
+    noise = 0.02 * np.random.default_rng(0).standard_normal(16)
+    law = fit(entropy, 1.06 - 3.0 * (np.exp(entropy) - 1) + noise, unit="fraction")
+    assert law.ceiling is not None and law.ceiling_interval is not None
+    assert law.ceiling_interval[0] < 1 < law.ceiling
+    assert law.identified
+    (said,) = (warning for warning in law.warnings if "Impossible accuracy" in warning)
+    assert "the points do not fix it" in said
 
 
 def test_a_far_ceiling_and_a_doubtful_unit_are_said() -> None:
@@ -139,7 +151,7 @@ def test_forms_are_told_apart_over_a_wide_range_only() -> None:
     assert exponential.aicc_difference is not None
     assert straight.aicc_difference is not None
     assert exponential.aicc_difference > 0 > straight.aicc_difference
-    assert "not the exponential form" in either.sentence
+    assert "do not tell them apart" in either.sentence
 
 
 def test_correlated_noise_is_less_evidence_than_independent_noise_would_be() -> None:

@@ -165,8 +165,21 @@ def test_impossible_predictions_are_shown_raw_and_said() -> None:
     ahead = forecast_of(points)
     assert ahead.conditional.accuracy is not None
     assert max(ahead.conditional.accuracy) > 1.05
-    assert any("conditional prediction leaves [0, 1]" in warning for warning in ahead.warnings)
+    assert any("conditional prediction leaves 0 to 100 % (from " in warning for warning in ahead.warnings)
     assert not any("leaves" in warning for warning in forecast_of(run()).warnings)
+
+
+def test_an_impossible_end_beyond_the_last_point_is_said() -> None:
+    """A bent run whose law, fitted to the whole of it, gives 102 % once entropy has decayed further."""
+    step = np.arange(4, 164, 4)
+    entropy = 0.2 * (1 + step / 20) ** -1.0
+    points = {"step": step, "entropy": entropy, "accuracy": 1.02 - 3.0 * (np.exp(entropy) - 1)}
+    ahead = forecast(**points, num_steps=1600, fraction=0.11, unit="fraction")
+    assert ahead.unconditional.accuracy == [] and ahead.final is not None
+    assert ahead.final.accuracy > 1
+    assert any(warning.startswith("The forecast leaves") for warning in ahead.warnings)
+    lower = forecast(**{**points, "accuracy": points["accuracy"] - 0.1}, num_steps=1600, fraction=0.11, unit="fraction")
+    assert not any("leaves" in warning for warning in lower.warnings)
 
 
 def test_settings_and_rows_are_checked() -> None:

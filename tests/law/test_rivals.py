@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from covent.law import fit, fit_line, rivals
+from covent.law.rivals import SPOKEN, Form, FormName, _sentence
 from tests.support.tolerances import CENTRED, TIGHT
 
 FALLING = np.geomspace(1.2, 0.03, 60)
@@ -64,3 +65,25 @@ def test_small_entropies_to_high_powers_are_fitted() -> None:
     power = next(form for form in found.forms if form.name == "power of H")
     assert power.coefficients["q"] == pytest.approx(8.0, rel=0.06)
     assert power.ceiling == pytest.approx(0.6, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", list(SPOKEN))
+def test_the_comparison_is_a_sentence_that_says_what_its_numbers_mean(name: FormName) -> None:
+    forms = [
+        Form(
+            name=each,
+            coefficients={},
+            ceiling=None,
+            ceiling_interval=None,
+            rmse=0.0,
+            num_coefficients=2,
+            aicc=0.0 if each == name else 9.5,
+            bic=0.0,
+            weight=0.0,
+        )
+        for each in SPOKEN
+    ]
+    sentence = _sentence(sorted(forms, key=lambda form: form.aicc))
+    assert sentence[0].isupper()
+    assert ("4 is clear" in sentence and "9.5 better" in sentence) == (name != "law")
+    assert "function of entropy" not in sentence, "a comparison of curves of H cannot show that R is one"

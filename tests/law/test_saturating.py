@@ -78,4 +78,6 @@ def test_no_second_opinion_without_two_ceilings() -> None:
     law = fit(np.linspace(0.5, 0.1, 8), np.linspace(0.2, 0.5, 8), unit="fraction")
     opinion = two_ceilings(law, second)
     assert (opinion.agree, opinion.difference) == (None, None)
-    assert "saturating curve is not identified" in opinion.sentence
+    assert "the law and the saturating curve are not identified" in opinion.sentence
+    sound = fit(entropy_for(curve(), 0.4, 1.0), noisy(curve()), unit="fraction")
+    assert "the saturating curve is not identified" in two_ceilings(sound, second).sentence

@@ -39,12 +39,12 @@ def log(tmp_path: Path) -> LogSeries:
         (np.array([0.5, 0.4]), "too short"),
     ],
 )
-def test_the_phase_follows_from_the_course(entropies: np.ndarray, phase: str) -> None:
-    assert entropy_course(np.arange(1, entropies.size + 1), entropies).phase == phase
+def test_the_phase_follows_from_the_course(log: LogSeries, entropies: np.ndarray, phase: str) -> None:
+    assert entropy_course(with_entropy(log, entropies)).phase == phase
 
 
-def test_the_shares_of_the_thirds_add_up() -> None:
-    course = entropy_course(STEPS, 0.5 - 0.002 * STEPS)
+def test_the_shares_of_the_thirds_add_up(log: LogSeries) -> None:
+    course = entropy_course(with_entropy(log, 0.5 - 0.002 * STEPS))
     assert course.thirds is not None
     assert sum(course.thirds) == pytest.approx(1.0, abs=TIGHT)
     assert course.thirds == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=0.02)

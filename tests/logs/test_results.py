@@ -97,8 +97,9 @@ def test_run_folders_are_logs_too(tmp_path: Path) -> None:
 def test_a_run_under_control_is_said_to_be_outside_the_law(tmp_path: Path) -> None:
     (free,) = all_series([write_run(tmp_path / "free", "grpo", num_steps=40)], Choice())
     (held,) = all_series([write_run(tmp_path / "held", "kl_cov", num_steps=40)], Choice())
-    assert any("under control" in warning for warning in held.warnings)
-    assert not any("under control" in warning for warning in free.warnings)
+    assert any("under control" in warning for warning in fit_result(held).warnings)
+    assert any("under control" in sentence for sentence in fit_result(held).verdict)
+    assert not any("under control" in warning for warning in fit_result(free).warnings)
 
 
 def test_one_curve_or_several(tmp_path: Path) -> None:

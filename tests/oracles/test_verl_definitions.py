@@ -1,7 +1,7 @@
 """What verl's losses are, written out token by token in plain Python, against the committed answers.
 
 So the data says what it is thought to say, and the page on verl is right; covent's own losses are held to the same data
-elsewhere. Values in float64; the wrong variants beside them must miss.
+in `test_verl_losses.py`. Values in float64; the wrong variants beside them must miss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from tests.oracles.verl_batches import LOSSES, ORACLES, VerlBatch, verl_batches, versions
+from tests.oracles.verl_batches import LOSSES, ORACLES, VerlBatch, far_batches, verl_batches, versions
 from tests.support.tolerances import TIGHT, VERL_COUNT
 
 LOG_RATIO_LIMIT = 20.0
@@ -161,7 +161,7 @@ def test_the_file_says_where_it_is_from() -> None:
     assert versions()["verl"] == "0.9.1"
     assert {"torch", "numpy", "python"} <= set(versions())
     assert ORACLES.stat().st_size < 300_000
-    assert len(verl_batches()) == 200
+    assert (len(verl_batches()), len(far_batches())) == (200, 20)
     assert set(verl_batches()[0].losses) == set(LOSSES)
 
 
@@ -175,7 +175,8 @@ def test_verl_still_answers_so(tmp_path: Path) -> None:
     fresh = tmp_path / "fresh.safetensors"
     script = Path(__file__).with_name("verl_oracles.py")
     subprocess.run([python, "-W", "ignore", str(script), str(fresh)], check=True)
-    for old, new in zip(verl_batches(), verl_batches(fresh), strict=True):
+    kept, again = (verl_batches(path) + far_batches(path) for path in (ORACLES, fresh))
+    for old, new in zip(kept, again, strict=True):
         assert old.settings == new.settings
         assert torch.equal(old.logprobs[old.mask], new.logprobs[new.mask])
         assert [*new.losses.values()] == pytest.approx([*old.losses.values()], rel=TIGHT, abs=TIGHT)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 ORACLES = Path(__file__).parent / "verl_0_9_1.safetensors"
+NUM_RANDOM = 200
 LOSSES = ("vanilla", "clip_cov", "kl_cov", "gspo", "cispo")
 
 # The inputs are integers over these.
@@ -72,9 +73,18 @@ def versions() -> dict[str, str]:
         return dict(file.metadata())
 
 
-@cache
 def verl_batches(path: Path = ORACLES) -> list[VerlBatch]:
-    """All batches of the file."""
+    """The random batches of the file; no log-ratio reaches a limit of verl's."""
+    return _batches(path)[:NUM_RANDOM]
+
+
+def far_batches(path: Path = ORACLES) -> list[VerlBatch]:
+    """More random batches, whose log-ratios are up to 30 nats."""
+    return _batches(path)[NUM_RANDOM:]
+
+
+@cache
+def _batches(path: Path) -> list[VerlBatch]:
     with safe_open(path, "pt") as file:
         columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         aggregations = file.metadata()["aggregations"].split()

@@ -1,5 +1,7 @@
 """What verl 0.9.1 answers on 200 random batches: its advantages, and its losses with their gradients.
 
+Twenty more follow whose log-ratios are up to 30 nats, beyond the limits at which some of its losses hold them.
+
 verl lives in an environment of its own, and only this file needs it:
 
     python -m venv verlenv
@@ -30,6 +32,7 @@ from verl.trainer.ppo import core_algos
 from verl.workers.config.actor import ActorConfig, PolicyLossConfig
 
 NUM_BATCHES = 200
+NUM_FAR = 20
 SEED = 20250528
 AGGREGATIONS = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm", "token-sum"]
 LOSSES = ["vanilla", "clip_cov", "kl_cov", "gspo", "cispo"]
@@ -49,6 +52,9 @@ def inputs(index: int, rng: np.random.Generator) -> Columns:
         mask[:, 0] |= ~mask.any(axis=1)
     logprob = -np.round(rng.exponential(1.0, mask.shape) * PER_LOGPROB)
     drift = np.round(rng.normal(0, 0.4, mask.shape) * PER_LOGPROB) * (index % 10 != 0)
+    if index >= NUM_BATCHES:
+        logprob, old = -np.round(rng.uniform(0, 30, (2, *mask.shape)) * PER_LOGPROB)
+        drift = old - logprob
     outcome = rng.integers(0, 2, num) * PER_REWARD if index % 2 else rng.integers(-64, 65, num)
     return {
         "group": np.repeat(np.arange(len(sizes)), sizes),
@@ -171,7 +177,7 @@ def main(path: Path) -> None:
     """Write the file."""
     rng = np.random.default_rng(SEED)
     gathered: dict[str, list[NDArray[np.generic]]] = defaultdict(list)
-    for index in range(NUM_BATCHES):
+    for index in range(NUM_BATCHES + NUM_FAR):
         for key, value in columns(index, rng).items():
             gathered[key].append(value)
     versions = {package: version(package) for package in ("verl", "torch", "numpy")}

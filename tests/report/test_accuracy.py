@@ -89,5 +89,7 @@ def test_changes_pair_first_and_last_evaluation(run: Run) -> None:
     later = replace(run, evaluations=[row for row in run.evaluations if row.step > 0])
     assert all(change.start is None and change.difference is None for change in accuracy_changes(later))
     assert accuracy_changes(replace(run, evaluations=[])) == []
-    # The start alone is no change.
-    assert accuracy_changes(replace(run, evaluations=[row for row in run.evaluations if row.step == 0])) == []
+    # The start alone is shown, and is no change.
+    early = accuracy_changes(replace(run, evaluations=[row for row in run.evaluations if row.step == 0]))
+    assert {change.split for change in early} == {"test", "validation"}
+    assert all(change.start and change.end is None and change.difference is None for change in early)

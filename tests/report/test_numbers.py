@@ -36,17 +36,12 @@ def test_signs_and_units() -> None:
     assert n.share(0.0004) == "0.040 %" and n.share(0.41) == "41 %" and n.share(1.0) == "100 %"
     assert n.nats(0.18) == "0.180 nats" and n.factor(5.93) == "5.9×"
     assert [n.percent(None), n.points(None), n.nats(None), n.share(None), n.factor(None)] == ["–"] * 5
-    assert [n.estimate(None), n.difference(None), n.law_formula(None, 1.0)] == ["–"] * 3
+    assert [n.estimate(None), n.difference(None)] == ["–"] * 2
 
 
 def test_intervals() -> None:
     assert n.estimate(Estimate(value=0.918, low=0.88, high=0.945)) == "91.8 % [88.0, 94.5]"
     assert n.difference(Difference(value=0.018, low=-0.002, high=0.038)) == "+1.8 points [−0.2, +3.8]"
-
-
-def test_law_formula_shows_each_sign_once() -> None:
-    assert n.law_formula(2.4, 3.36) == "R = −2.40·exp(H) + 3.36"
-    assert n.law_formula(-2.4, -1.0) == "R = 2.40·exp(H) − 1.00"
 
 
 def test_durations() -> None:
@@ -59,8 +54,11 @@ def test_durations() -> None:
     ]
 
 
+def test_things_are_counted_in_their_own_number() -> None:
+    assert [n.counted(count, "point") for count in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
+
+
 def test_text_for_the_page() -> None:
-    assert n.typographic("difference -0.5, x-axis, 3-1, 1e-4") == "difference −0.5, x-axis, 3-1, 1e-4"
     assert n.unbroken("4.3 % of 0.18 nats in 5 steps, [1, 2] and 3 more") == (
         "4.3\u00a0% of 0.18\u00a0nats in 5\u00a0steps, [1, 2] and 3 more"
     )

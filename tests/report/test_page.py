@@ -118,6 +118,31 @@ def test_hostile_text_is_shown_and_never_markup(tmp_path: Path) -> None:
     assert "img" in bad.tags and bad.handlers == ["onerror"]
 
 
+STEERING = "\x1b[31m\x07\u202e\u2066 12"
+
+
+def test_control_characters_are_written_out_and_other_scripts_stand_alone(tmp_path: Path) -> None:
+    hebrew = "\u05d0\u05d1"
+    path = write_run(tmp_path / "run", "kl_cov", num_steps=20, text=lambda text: f"{hebrew}{text}{STEERING}")
+    (path / "status.json").write_text(
+        json.dumps({"state": "failed", "step": 20, "num_steps": 20, "message": f"{hebrew}{STEERING} <i>"}), "utf-8"
+    )
+    text = page([read_run(path)])
+    shown = r"\x1b[31m\x07\u202e\u2066 12"
+    # Plotly's own script holds some as text; the data of the run is in the rest.
+    ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", ours)
+    assert f"<h3><bdi>{hebrew}kl_cov{shown}</bdi></h3>" in ours
+    assert f"failed after 20 of 20 rollout steps: <bdi>{hebrew}{shown} &lt;i&gt;</bdi>." in ours
+    tokens = re.findall(r'<span class="token[^>]*title=[^>]*>(.*?)</span>', ours)
+    assert tokens and all(token.startswith(f"<bdi>{hebrew}") and token.endswith(f"{shown}</bdi>") for token in tokens)
+    # A plot's line and the button of its legend are one group.
+    groups = set(re.findall(r'data-group="([^"]*)"', ours))
+    figures = [json.loads(data) for kind, data in Reader(text).scripts if kind == "application/json"]
+    drawn = {trace["legendgroup"] for figure in figures for trace in figure.get("data", [])}
+    assert groups <= drawn and any(shown in group for group in groups)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3, 7])
 def test_short_runs_still_give_a_page_with_a_banner(tmp_path: Path, steps: int) -> None:
     run = read_run(write_run(tmp_path / "run", stop_after=steps))

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from covent.report import numbers as n
 from covent.report.compare import baseline_method, comparisons, labels
 from covent.report.probes import by_rollout_step, probe_series
 from covent.report.summary import END_STEPS, RunSummary, summarise
+from covent.report.tables import ceiling_marks, glance, short_ceiling
 from covent.store.reader import Run, read_run
 from tests.support.synthetic import SHAPES, UPDATES_PER_STEP, write_run
 from tests.support.tolerances import TIGHT
@@ -33,13 +35,13 @@ def test_entropy_is_that_of_the_rows(runs: dict[str, Run], summaries: dict[str, 
 
 def test_law_finds_the_constants_that_made_the_run(summaries: dict[str, RunSummary]) -> None:
     shape = SHAPES["grpo"]
-    forms = summaries["grpo"].law("validation").forms
-    assert forms is not None and forms.law.a is not None and forms.law.ceiling_interval is not None
-    assert forms.law.a == pytest.approx(shape.slope, rel=0.15)
-    assert forms.law.ceiling == pytest.approx(shape.ceiling, abs=0.02)
+    law = summaries["grpo"].law("validation").fit
+    assert law is not None and law.a is not None and law.ceiling_interval is not None
+    assert law.a == pytest.approx(shape.slope, rel=0.15)
+    assert law.ceiling == pytest.approx(shape.ceiling, abs=0.02)
     # The control: the accuracy of the controlled run drifts with time, which the law takes for a higher ceiling.
-    drifting = summaries["clip_cov"].law("validation").forms
-    assert drifting is not None and drifting.law.ceiling is not None and drifting.law.ceiling > 1
+    drifting = summaries["clip_cov"].law("validation").fit
+    assert drifting is not None and drifting.ceiling is not None and drifting.ceiling > 1
     assert summaries["grpo"].law("validation").num_points == 32
 
 
@@ -99,8 +101,8 @@ def test_short_runs_are_summarised_as_far_as_they_go(tmp_path: Path, steps: int)
     summary = summarise(run)
     assert summary.status.state == "interrupted" and summary.num_steps == steps
     law = summary.law("validation")
-    assert (law.forms is None) == (steps < 5)
-    assert law.forms is not None or law.reason
+    assert (law.fit is None) == (steps < 5)
+    assert law.fit is not None or law.reason
     assert (summary.entropy is None) == (steps == 0)
 
 
@@ -110,8 +112,15 @@ def test_runs_without_evaluation_settings_have_a_reason_and_no_law(runs: dict[st
     assert "evaluation.every" in (summary.law("validation").reason or "")
     assert summary.method == "grpo"
     silent = summarise(replace(run, evaluations=[]))
-    assert "No validation evaluation" in (silent.law("validation").reason or "")
-    assert silent.law("training").forms is not None and silent.accuracy == []
+    assert "no validation evaluation" in (silent.law("validation").reason or "")
+    assert silent.law("training").fit is not None and silent.accuracy == []
+
+
+def test_an_accuracy_before_and_none_after_is_kept(runs: dict[str, Run]) -> None:
+    early = replace(runs["grpo"], evaluations=[row for row in runs["grpo"].evaluations if row.step == 0])
+    change = summarise(early).change("test", "avg@32")
+    assert change is not None and change.start is not None and change.end is None and change.difference is None
+    assert glance(["grpo"], [summarise(early)])[1][0][4] == f"{n.fixed(100 * change.start.value, 1)} → –"
 
 
 def test_labels_are_unique(runs: dict[str, Run]) -> None:
@@ -120,6 +129,8 @@ def test_labels_are_unique(runs: dict[str, Run]) -> None:
     assert labels([run, runs["kl_cov"]]) == ["grpo", "kl_cov"]
     assert labels([run, other]) == ["grpo · seed 0", "grpo · seed 1"]
     assert len(set(labels([run, run, other, other]))) == 4
+    again = replace(run, folder=run.folder.with_name("clock-2"))
+    assert labels([run, again]) == [f"grpo · {run.folder.name}", "grpo · clock-2"]
 
 
 def test_runs_are_compared_within_a_seed_against_the_one_without_control(runs: dict[str, Run]) -> None:
@@ -137,3 +148,26 @@ def test_runs_are_compared_within_a_seed_against_the_one_without_control(runs: d
     assert comparisons([replace(runs["grpo"], header=header), runs["kl_cov"]]) == []
     others = [row.model_copy(update={"problem": f"x{row.problem}"}) for row in runs["grpo"].verdicts]
     assert comparisons([replace(runs["grpo"], verdicts=others), runs["kl_cov"]])[0].differences == {}
+
+
+def test_a_ceiling_is_a_number_only_where_the_points_give_one(summaries: dict[str, RunSummary]) -> None:
+    law = summaries["grpo"].law("validation").fit
+    assert law is not None and law.rivals and law.ceiling is not None and law.ceiling < 1
+    sound = law.model_copy(update={"rivals": []})
+    impossible = sound.model_copy(update={"ceiling": 1.157})
+    unknown = impossible.model_copy(update={"identified": False})
+    ahead = law.rivals[0].model_copy(update={"name": "power of H", "aicc": -20.0})
+    behind = ahead.model_copy(update={"name": "law", "aicc": -15.0})
+    beaten = sound.model_copy(update={"rivals": [ahead, behind]})
+    tie = sound.model_copy(update={"rivals": [ahead, behind.model_copy(update={"aicc": -16.5})]})
+    number = n.percent(law.ceiling)
+    assert [short_ceiling(each) for each in (sound, impossible, unknown, beaten, tie)] == [
+        number,
+        "115.7 % *",
+        "not identified",
+        f"{number} †",
+        number,
+    ]
+    assert ceiling_marks([sound, tie]) == []
+    assert [mark[:1] for mark in ceiling_marks([impossible, beaten, unknown])] == ["*", "†", "n"]
+    assert [each.is_sound for each in (sound, impossible, unknown, beaten, tie)] == [True, False, False, False, True]

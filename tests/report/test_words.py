@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from covent.logs.explain import explanation
+from covent.logs.phrases import curve_text, typographic
+from covent.logs.results import fit_result
+from covent.logs.run_folder import folder_series
 from covent.report import numbers as n
 from covent.report.accuracy import Difference
 from covent.report.compare import comparisons
@@ -13,6 +17,7 @@ from covent.report.summary import RunSummary, summarise
 from covent.report.words import Finding, comparison_findings, findings, headline, verdict
 from covent.store.reader import Run, read_run
 from tests.support.synthetic import write_run
+from tests.support.tolerances import TIGHT
 
 
 def topic(found: list[Finding], name: str) -> Finding:
@@ -52,10 +57,10 @@ def test_an_interval_that_holds_zero_shows_no_change(summaries: dict[str, RunSum
 
 def test_the_law_is_shown_beside_its_rival_and_never_beyond_its_ceiling(summaries: dict[str, RunSummary]) -> None:
     law = topic(findings(summaries["grpo"]), "The law")
-    forms = summaries["grpo"].law("validation").forms
-    assert forms is not None
-    assert n.law_formula(forms.law.a, forms.law.b) in law.text
-    assert n.fixed(forms.line.r2, 3) in law.text and n.typographic(forms.sentence) in law.text
+    fitted = summaries["grpo"].law("validation").fit
+    assert fitted is not None
+    assert curve_text(fitted) in law.text
+    assert n.fixed(fitted.line_r2, 3) in law.text and typographic(fitted.forms) in law.text
     impossible = topic(findings(summaries["clip_cov"]), "The law")
     assert impossible.tone == "caution"
 
@@ -113,10 +118,76 @@ def test_one_seed_is_called_one_seed(runs: dict[str, Run], summaries: dict[str, 
     assert "grpo 2" in more.text and "One seed" not in more.text
 
 
-def test_a_solved_task_is_not_an_argument_for_a_control(summaries: dict[str, RunSummary]) -> None:
-    assert "Try Clip-Cov" in topic(findings(summaries["grpo"]), "What next").text
-    solved = topic(findings(changed(summaries["grpo"], "thirds", end_accuracy=0.99)), "What next")
-    assert "solved" in solved.text and "Try" not in solved.text
+def test_without_a_comparison_nothing_is_said_of_differences(summaries: dict[str, RunSummary]) -> None:
+    twice = [summaries["clip_cov"]] * 2
+    assert comparison_findings([], twice) == []
+    other = summaries["clip_cov"].model_copy(update={"seed": 1})
+    assert [found.topic for found in comparison_findings([], [*twice, other])] == ["How far this carries"]
+
+
+def test_the_lead_names_the_clear_difference_before_the_others(runs: dict[str, Run]) -> None:
+    (found, _) = comparisons(list(runs.values()))
+    clear, unclear = Difference(value=0.039, low=0.015, high=0.063), Difference(value=-0.008, low=-0.037, high=0.022)
+    comparison = found.model_copy(update={"differences": {"avg@32": unclear, "pass@4": unclear, "pass@32": clear}})
+    text = headline([], [], [comparison])
+    assert "pass@32 is clearly higher (+3.9 points [+1.5, +6.3])" in text
+    assert "avg@32 shows no clear difference (−0.8 points [−3.7, +2.2])" in text
+    assert text.index("pass@32") < text.index("avg@32") and "pass@4" not in text
+    swapped = found.model_copy(update={"differences": {"avg@32": clear, "pass@32": unclear}})
+    assert "pass@32 shows no clear difference" in headline([], [], [swapped])
+
+
+def test_the_report_and_the_commands_on_logs_speak_with_one_voice(
+    runs: dict[str, Run], summaries: dict[str, RunSummary]
+) -> None:
+    for name, run in runs.items():
+        told, summary = explanation(folder_series(run.folder)), summaries[name]
+        law = summary.law("validation").fit
+        assert law == fit_result(folder_series(run.folder))
+        said = {finding.topic: finding.text for finding in told.findings}
+        assert topic(findings(summary), "The law").text == said["The law"]
+        assert topic(findings(summary), "What next").text == f"{told.advice} Reason: {told.reason}"
+        assert summary.entropy is not None and summary.thirds is not None
+        assert (summary.entropy.first, summary.entropy.last) == pytest.approx(
+            (told.entropy_start, told.entropy_end), rel=TIGHT
+        )
+        assert n.share(summary.entropy.ratio) in said["Entropy"]
+        assert (summary.thirds.start_accuracy, summary.thirds.end_accuracy) == (told.accuracy_start, told.accuracy_end)
+    # The control: a rule of its own, such as the mean of the first 5 %, would say another number.
+    steps = [row.entropy.value or 0.0 for row in runs["grpo"].steps]
+    entropy = summaries["grpo"].entropy
+    assert entropy is not None and entropy.first != pytest.approx(sum(steps[:8]) / 8, rel=0.01)
+
+
+def test_every_warning_of_the_law_is_on_its_card(summaries: dict[str, RunSummary]) -> None:
+    law = summaries["clip_cov"].law("validation")
+    assert law.fit is not None
+    several = law.fit.model_copy(
+        update={"identified": False, "verdict": ["Not identified: the first.", "Impossible accuracy: the second."]}
+    )
+    laws = [law.model_copy(update={"fit": several}), summaries["clip_cov"].law("training")]
+    card = topic(findings(summaries["clip_cov"].model_copy(update={"laws": laws})), "The law")
+    assert "the first" in card.text and "the second" in card.text and card.tone == "caution"
+    assert "a ceiling of" not in card.text and "function of entropy" not in card.text
+
+
+def test_what_lemma_1_leaves_over_is_explained_where_it_adds_up(summaries: dict[str, RunSummary]) -> None:
+    def explained(one_sided: float) -> str:
+        return topic(findings(changed(summaries["grpo"], "probe", one_sided_frac=one_sided)), "Explained").text
+
+    assert "second order, and 89 % of it has one sign" in explained(0.89)
+    assert "one sign" not in explained(0.6)
+
+
+def test_fewer_updates_than_planned_have_a_reason(summaries: dict[str, RunSummary]) -> None:
+    short = summaries["grpo"].model_copy(update={"num_updates_planned": summaries["grpo"].num_updates + 8})
+    assert "few groups of mixed rewards" in topic(findings(short), "Explained").text
+    assert "planned" not in topic(findings(summaries["grpo"]), "Explained").text
+
+
+def test_a_note_of_the_control_is_counted(summaries: dict[str, RunSummary]) -> None:
+    noted = changed(summaries["kl_cov"], "control", notes={"On-policy: no gradient.": 160}, num_updates=640)
+    assert "in 160 of 640 updates: “On-policy: no gradient.”" in topic(findings(noted), "Control").text
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])

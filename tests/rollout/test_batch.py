@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from covent.rollout.batch import Responses, join, pad_left, response_logits, score
+from covent.rollout.batch import Responses, join, pad_left, response_logits, score, scores_without_logits
 from covent.train.model import LanguageModel
 from tests.support.small_model import fresh_model, shared_model
 from tests.support.tolerances import CACHED_FORWARD
@@ -128,3 +128,34 @@ def test_join_pads_and_keeps_every_token() -> None:
         truth = apart[row][parts[row].mask[0]].tolist()
         assert together[row][joined.mask[row]].tolist() == pytest.approx(truth, abs=CACHED_FORWARD)
         assert together[row][joined.mask[row]].tolist() != pytest.approx(truth[::-1], abs=CACHED_FORWARD)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_a_large_vocabulary_is_scored_without_logits(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model both ways: values, gradients, and that no logits are made."""
+    outcomes = []
+    for smallest in (10**9, 1):
+        monkeypatch.setattr("covent.rollout.batch.HEAD_FROM_VOCABULARY", smallest)
+        model = fresh_model()
+        batch = scored_by(model, PROMPTS, RESPONSES)
+        calls: list[int] = []
+        handle = model.network.lm_head.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        logprobs, entropies = score(model.network, batch, temperature=temperature)
+        (2 * logprobs + entropies)[batch.mask].sum().backward()
+        handle.remove()
+        gradients = torch.cat([p.grad.flatten() for p in model.network.parameters()])
+        outcomes.append((len(calls), [*logprobs[batch.mask].tolist(), *entropies[batch.mask].tolist()], gradients))
+    (through, values, gradients), (without, found, found_gradients) = outcomes
+    assert (through, without) == (1, 0)
+    assert found == pytest.approx(values, abs=CACHED_FORWARD)
+    assert torch.allclose(found_gradients, gradients, rtol=0, atol=CACHED_FORWARD)
+    assert found != pytest.approx([value + 1e-6 for value in values], abs=CACHED_FORWARD)
+
+
+def test_which_models_are_scored_without_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = fresh_model().network
+    assert not scores_without_logits(network), "the default model is small"
+    monkeypatch.setattr("covent.rollout.batch.HEAD_FROM_VOCABULARY", network.lm_head.out_features)
+    assert scores_without_logits(network)
+    monkeypatch.setattr(network.config, "model_type", "gemma2", raising=False)
+    assert not scores_without_logits(network), "its logits are capped after the product"

@@ -165,8 +165,8 @@ def _rank(rank: int, num_ranks: int, store: str, result: str) -> None:
     everything = rollout()
     order = torch.randperm(len(everything.mask), generator=torch.Generator().manual_seed(num_ranks))
     # Ranks of very different size, the last without any response where there are four.
-    share = torch.tensor([0.0, 0.5, 0.9, 1.0, 1.0] if num_ranks == 4 else [0.0, 0.3, 1.0])
-    ends = (share * len(order)).long().tolist()
+    shares = {1: [0.0, 1.0], 2: [0.0, 0.3, 1.0], 4: [0.0, 0.5, 0.9, 1.0, 1.0]}[num_ranks]
+    ends = [int(share * len(order)) for share in shares]
     part = everything.rows(order[ends[rank] : ends[rank + 1]])
     found = {case: list(updates(case, part, num_micro=3, group=group)) for case in CASES}
     Path(f"{result}.{rank}").write_text(json.dumps(found))

@@ -14,14 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from covent.readings import EntropyReading, Mean
+from covent.readings import ControlReading, CovarianceTail, EntropyReading, Mean, ProbeReading
 from covent.store.schema import (
     SCHEMA_VERSION,
-    ControlReading,
-    CovarianceTail,
     Estimate,
     EvaluationRow,
-    ProbeReading,
     RunHeader,
     SampleRow,
     StepRow,

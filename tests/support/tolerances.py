@@ -72,3 +72,13 @@ CHUNKED = 1e-11
 
 LARGE_OFFSET = 1e-9
 """Float64 logits of 1e6 and their differences: that many digits are gone before anything is computed."""
+
+HEAD_GRADIENT_16_BIT = 2.5e-3
+"""Relative, by norm: what covent promises of the LM head's gradients for bfloat16 inputs and float32 logits; rounding
+the results to bfloat16 alone leaves some 1.7e-3."""
+
+COMPILED = 3e-6
+"""Relative: float32 sums over a thousand columns in C and in torch, in another order and with another exp."""
+TRL_RANKS = 1e-9
+"""Float64 weights after a few steps of Adam at 1e-3, summed over ranks and micro-batches in another order. Adam divides
+by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""

@@ -24,7 +24,7 @@ from covent.store.reader import Run, read_run
 from covent.store.schema import AttributionRow
 from covent.train.anchors import Anchors
 from covent.train.attribution import RIGHT, WEIGHT_DECAY, WRONG, StepAttribution, gradients_by_cause
-from covent.train.config import parse_config
+from covent.train.config_file import parse_config
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
 from covent.train.step import (

@@ -6,7 +6,8 @@ import pytest
 
 from covent.controls import ClipCov, KLCov
 from covent.errors import ConfigError, MissingPathError
-from covent.train.config import TrainConfig, config_warnings, config_yaml, load_config, parse_config
+from covent.train.config import TrainConfig, config_warnings
+from covent.train.config_file import config_yaml, load_config, parse_config
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -32,6 +33,22 @@ def test_overrides_go_on_top_with_their_types(config_file: Path) -> None:
     config = load_config(config_file, overrides)
     assert (config.steps, config.optimizer.lr, config.warm_start.cache, config.name) == (20, 3e-5, False, "mine")
     assert config.control == ClipCov(clip_cov_ratio=0.01)
+
+
+def test_a_file_that_says_nothing_is_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    for text in ("", "# steps: 3\n", "null\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="holds no setting"):
+            load_config(path, [])
+
+
+def test_a_repeated_key_and_a_deep_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    for text, words in (("steps: 1\nsteps: 2\n", "'steps' is there twice"), ("[" * 5000, "nested too deeply")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_config(path, [])
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -78,6 +95,21 @@ def test_settings_survive_the_round_trip_through_yaml(tmp_path: Path) -> None:
         (["steps"], ["'steps' is not an override", "key=value"]),
         (["=3"], ["'=3' is not an override"]),
         (["steps=[1"], ["'steps=[1'", "not valid YAML"]),
+        (["steps=yes"], ["'steps' = 'yes'", "valid integer"]),
+        (["steps=true"], ["'steps' = true", "must be a number"]),
+        (["optimizer.betas=[0.9, true]"], ["'optimizer.betas.1' = true", "must be a number"]),
+        (["control=[{type: kl_cov, kl_cov_ratio: true}]"], ["'control.0.kl_cov_ratio' = true", "must be a number"]),
+        (["steps=1:30"], ["'steps' = '1:30'", "valid integer"]),
+        (["steps=1", "steps=2"], ["'steps' is set 2 times", "Set it once"]),
+        (["optimizer.betas=[1.0, 1.0]"], ["'optimizer.betas.0' = 1.0", "less than 1"]),
+        (["seed=18446744073709551616"], ["'seed' = 18446744073709551616", "less than 9223372036854775808"]),
+        (["optimizer.lr=1e300"], ["'optimizer.lr' = 1e+300", "less than or equal to 10"]),
+        (["rollout.temperature=1e-300"], ["'rollout.temperature' = 1e-300", "greater than or equal to 0.001"]),
+        (["model.hidden_size=100000000"], ["'model.hidden_size'", "less than or equal to 1048576"]),
+        (["threads=1000000"], ["'threads'", "less than or equal to 1024"]),
+        (["control=[{type: ppo_clip}, {type: kl_cov}]"], ["'ppo_clip' and 'kl_cov'", "different clips"]),
+        (["control=[{type: entropy_bonus}, {type: entropy_bonus}]"], ["each have a entropy bonus"]),
+        (["control.type=ppo_clip", "control.clip_ratio_c=3", "loss_mode=cispo"], ["cispo has no dual clip"]),
         (["stpes=3", "seed=-1"], ["'stpes'", "'seed' = -1"]),
     ],
 )

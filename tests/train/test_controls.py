@@ -17,7 +17,8 @@ from covent.report.summary import method
 from covent.rollout.batch import Responses, response_logits
 from covent.rollout.sampler import sample
 from covent.train.anchors import Anchors
-from covent.train.config import TrainConfig, config_yaml, load_config
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml, load_config
 from covent.train.step import LossChoice, OptimizerBatch, accumulate, learner_scores, measure
 from tests.support.small_model import fresh_model
 from tests.support.tiny import final_weights, tiny_config, tiny_run

@@ -9,8 +9,9 @@ import torch
 from covent.errors import ConfigError
 from covent.tasks import make_task
 from covent.train.config import TrainConfig
-from covent.train.model import LanguageModel, load_model
-from covent.train.warm_start import warm_start, weights_hash
+from covent.train.model import LanguageModel, load_model, weights_hash
+from covent.train.state import RunState
+from covent.train.warm_start import warm_start
 from tests.support.tiny import tiny_config
 
 
@@ -23,8 +24,10 @@ def _start(config: TrainConfig) -> tuple[str, int]:
     """Hash of the warm-started weights and the number of training steps it took."""
     seen: list[int] = []
     model = _fresh(config)
-    found = warm_start(model, make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done))
-    return found, len(seen) - 1
+    state = RunState.fresh(model)
+    warm_start(state, make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done))
+    assert state.at.start_model is not None
+    return state.at.start_model, len(seen) - 1
 
 
 @pytest.fixture
@@ -82,7 +85,10 @@ def test_a_model_that_does_not_is_trained_on_and_then_refused(own_cache: Path) -
     config = tiny_config(warm_start={"steps": 2, "min_teacher_frac": 0.9, "max_rounds": 3})
     with pytest.raises(ConfigError, match=r"After 3 rounds of 2 steps .*min_teacher_frac asks for 0\.9"):
         warm_start(
-            _fresh(config), make_task(config.task, config.seed), config, progress=lambda done, _: seen.append(done)
+            RunState.fresh(_fresh(config)),
+            make_task(config.task, config.seed),
+            config,
+            progress=lambda done, _: seen.append(done),
         )
     assert seen == [1, 2] * 3
     assert list(own_cache.rglob("*.safetensors")) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from covent.cli.log_options import LogOptions, fit_table, say_warnings
+from covent.cli.log_options import LogOptions, say_warnings
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
@@ -15,6 +15,7 @@ class Compare(LogOptions):
 
     def run(self, output: Output) -> Outcome:
         """Read, compare, print."""
+        from covent.cli.log_tables import fit_table
         from covent.logs import comparison
 
         series = self.series("compare")

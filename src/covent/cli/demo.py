@@ -38,11 +38,17 @@ class Demo:
     def run(self, output: Output) -> Outcome:
         """Train, write the report, and say what happened and how to go on."""
         require_extra("train", "covent demo")
+        from covent.stopping import on_signals
+
+        with on_signals():
+            return self._run(output)
+
+    def _run(self, output: Output) -> Outcome:
         from covent.cli.summary import summary_table
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
-        from covent.train.config import parse_config
+        from covent.train.config_file import parse_config
         from covent.train.demo import demo_runs
 
         asked = {"seed": self.seed} | ({} if self.steps is None else {"steps": self.steps})

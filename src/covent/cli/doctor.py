@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +65,9 @@ def _machine() -> dict[str, Any]:
 
 
 def _version(library: str) -> str | None:
+    # Imported here: with what it loads in turn it would be a fifth of the time of `covent --help`.
+    from importlib import metadata
+
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
@@ -131,6 +133,8 @@ def product_problems(device: str, product: Callable[[Tensor, Tensor], Tensor]) -
 
 def _floors() -> dict[str, str]:
     """The lowest version that covent accepts, by library; empty when covent is not installed but only on the path."""
+    from importlib import metadata
+
     try:
         requirements = metadata.requires("covent") or []
     except metadata.PackageNotFoundError:

@@ -26,7 +26,7 @@ class Explain(LogOptions):
             for topic, text in _recorded(one.source) if one.format == "covent run folder" else []:
                 output.say(f"  {topic}: {text}")
             output.say(f"  Advice: {result.advice} Reason: {result.reason}\n")
-        say_warnings(results, output)
+        say_warnings(results, output, [sentence for result in results for sentence in result.verdict])
         self.draw(series, results, output)
         return outcome(results, pooled_result(series) if len(series) > 1 else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from covent.cli.log_options import LogOptions, fit_table, outcome, say_warnings
+from covent.cli.log_options import LogOptions, outcome, say_warnings
 from covent.cli.output import Outcome, Output
 
 
@@ -14,7 +14,9 @@ class Fit(LogOptions):
 
     def run(self, output: Output) -> Outcome:
         """Read, fit, print; several logs are pooled too, where their entropies are one quantity."""
+        from covent.cli.log_tables import fit_table
         from covent.logs import fit_result, pooled_result
+        from covent.logs.phrases import law_text
 
         series = self.series("fit")
         results = [fit_result(one) for one in series]
@@ -22,10 +24,10 @@ class Fit(LogOptions):
         shown = results if pooled is None else [*results, pooled]
         output.console.print(fit_table(shown))
         for result in results:
-            output.say("", f"{result.name}: {result.forms}" if pooled else result.forms, *result.diagnostics)
+            output.say("", f"{result.name}: {law_text(result)}" if pooled else law_text(result))
             if result.outlier_steps:
                 output.say(f"A robust fit sets the points at steps {', '.join(map(str, result.outlier_steps))} aside.")
         output.say(f"\nentropy: {results[0].entropy_definition}\n{results[0].join}")
-        say_warnings(shown, output)
+        say_warnings(shown, output, [sentence for result in results for sentence in result.verdict])
         self.draw(series, results, output)
         return outcome(results, pooled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,8 +13,6 @@ from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from covent.logs import FitResult, LogSeries
 
 NOT_KNOWN = "–"
@@ -79,43 +77,18 @@ class LogOptions:
             output.say(f"plot: {self.plot}")
 
 
-def fit_table(results: Sequence[FitResult]) -> Table:
-    """One column a log, one row a number."""
-    from rich.table import Table
-
-    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
-    rows: list[tuple[str, Callable[[FitResult], str]]] = [
-        ("accuracy R", lambda r: r.metric),
-        ("entropy H", lambda r: r.entropy_metric),
-        ("points", lambda r: str(r.n)),
-        ("a", lambda r: number(r.a)),
-        ("b", lambda r: number(r.b)),
-        ("ceiling b − a", lambda r: number(r.ceiling) + ("" if r.identified else " (not identified)")),
-        ("  95 % interval", lambda r: interval(r.ceiling_interval)),
-        ("R² (straight line)", lambda r: f"{number(r.r2)} ({number(r.line_r2)})"),
-        ("RMSE", lambda r: number(r.rmse)),
-        ("unit of R", lambda r: r.unit),
-    ]
-    for label, cell in rows:
-        table.add_row(label, *(cell(result) for result in results))
-    return table
-
-
 def number(value: float | None) -> str:
     """Four digits, or a dash."""
     return NOT_KNOWN if value is None else f"{value:.4g}"
 
 
-def interval(value: tuple[float, float] | None) -> str:
-    """`[low, high]`, or a dash."""
-    return NOT_KNOWN if value is None else f"[{value[0]:.4g}, {value[1]:.4g}]"
-
-
-def say_warnings(results: Sequence[FitResult], output: Output) -> None:
-    """Every warning once, with the logs it concerns where there are several."""
+def say_warnings(results: Sequence[FitResult], output: Output, said: Sequence[str] = ()) -> None:
+    """Every warning once, with the logs it concerns where there are several; not what was said already."""
     told: dict[str, list[str]] = {}
     for result in results:
         for warning in result.warnings:
+            if warning in said:
+                continue
             told.setdefault(warning, []).append(result.name)
     for warning, names in told.items():
         where = f"{', '.join(dict.fromkeys(names))}: " if len(results) > 1 else ""

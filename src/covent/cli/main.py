@@ -1,7 +1,8 @@
 """`covent`: the parser, and what happens to errors. Each command is one file beside this one.
 
 Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
-130 interrupted.
+3 no checkpoint of a run is whole; 4 the disk is full, read-only or broken; 130 interrupted by Ctrl-C (SIGINT), 143 by
+SIGTERM, in both cases after the state of a run was saved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import get_args
 import tyro
 
 from covent import __version__
+from covent.cli.bench import Bench
 from covent.cli.compare import Compare
 from covent.cli.demo import Demo
 from covent.cli.doctor import Doctor
@@ -26,11 +28,13 @@ from covent.cli.forecast import Forecast
 from covent.cli.measure import Measure
 from covent.cli.output import Output
 from covent.cli.report import Report
+from covent.cli.resume import Resume
 from covent.cli.theory import Theory
 from covent.cli.train import Train
 from covent.errors import CoventError
+from covent.stopping import Stopped, end_with_parent
 
-Command = Demo | Train | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Doctor
+Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
@@ -45,6 +49,7 @@ _FLAGS = {"-h", "--help"} | {
 """Options that take no value."""
 
 _INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # A shell's background job, and whatever it starts, ignores SIGINT; a run that cannot be interrupted is no help.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
         print(f"covent {__version__}")
@@ -69,6 +75,11 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and sum(other.partition("=")[0] == name for other in words) > 1:
+            print(f"error: the option {name} is there twice; give it once.", file=sys.stderr)
+            raise SystemExit(CoventError.exit_code)
     command: Command = tyro.cli(
         Command,
         prog="covent",
@@ -105,17 +116,30 @@ def _run(command: Command) -> int:
     except CoventError as error:
         output.complain(str(error))
         exit_code, facts = error.exit_code, {"error": type(error).__name__, "message": str(error)}
-    except KeyboardInterrupt:
+    except OSError as error:
+        message = _refused_by_the_system(error)
+        output.complain(message)
+        exit_code, facts = CoventError.exit_code, {"error": type(error).__name__, "message": message}
+    except KeyboardInterrupt as interrupt:
         message = _interrupted(command)
         output.say(message)
-        exit_code, facts = _INTERRUPTED, {"error": "KeyboardInterrupt", "message": message}
+        exit_code = interrupt.exit_code if isinstance(interrupt, Stopped) else _INTERRUPTED
+        facts = {"error": type(interrupt).__name__, "message": message}
     output.result(type(command).__name__.lower(), exit_code, facts)
     return exit_code
 
 
+def _refused_by_the_system(error: OSError) -> str:
+    """What the operating system would not do, and with which file."""
+    where = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{where}: {reason}. Check the path and its permissions." if where else f"{reason}."
+
+
 def _interrupted(command: Command) -> str:
-    folders = run_folders(command.folder) if isinstance(command, Demo | Train) else []
+    folders = run_folders(command.folder) if isinstance(command, Demo | Train | Resume) else []
     if not folders:
         return "interrupted; no run had begun"
     names = " ".join(map(str, folders))
-    return f"interrupted; what was done is in {names} and can be read: covent report {names}"
+    go_on = "\n".join(f"go on: covent resume {folder}" for folder in folders)
+    return f"interrupted; what was done is in {names} and can be read: covent report {names}\n{go_on}"

@@ -32,10 +32,10 @@ class Output:
 
     @cached_property
     def console(self) -> Console:
-        """For text, tables and live progress. Without markup, so that paths and a model's words stay as they are."""
-        from rich.console import Console
+        """For text, tables and live progress."""
+        from covent.cli.console import PlainConsole
 
-        return Console(stderr=self.as_json, markup=False, emoji=False, highlight=False)
+        return PlainConsole(stderr=self.as_json)
 
     def say(self, *what: RenderableType) -> None:
         """Print for people. Lines are not wrapped, so that paths and commands can be copied."""
@@ -48,10 +48,9 @@ class Output:
 
     @staticmethod
     def _aside(kind: str, style: str, message: str) -> None:
-        from rich.console import Console
-        from rich.text import Text
+        from covent.cli.console import PlainConsole
 
-        Console(stderr=True).print(Text.assemble((kind, style), message), soft_wrap=True)
+        PlainConsole(stderr=True).aside(kind, style, message)
 
     def warn(self, message: str) -> None:
         """Print something that is allowed but rarely meant, on standard error."""

@@ -6,18 +6,41 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from covent.law.fit import FEWEST_POINTS
+from covent.logs.results import FitResult
 from covent.report import numbers as n
 from covent.report.attribution import AttributionSummary
 from covent.report.summary import LawSummary, RunSummary
+from covent.report.tables import ceiling_marks, short_ceiling
 
 
 def summary_table(summaries: Sequence[RunSummary]) -> Table:
     """One column a run, one row a number, three runs to a terminal of 80 columns; the README says what each means."""
     table = Table("", *(_label(summary, summaries) for summary in summaries), box=None, pad_edge=False)
     columns = [summary_rows(summary) for summary in summaries]
-    for name in dict.fromkeys(name for column in columns for name in column):
+    for name in _merged([list(column) for column in columns]):
         table.add_row(name, *(column.get(name, n.MISSING) for column in columns))
+    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.law("validation")).fit is not None])
+    if marks:
+        table.caption, table.caption_justify = "\n".join(marks), "left"
     return table
+
+
+def _merged(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Every name once, each directly after the name that it follows in its own column.
+
+    Example:
+        >>> _merged([["a", "d"], ["a", "b", "d"], ["c", "d"]])
+        ['c', 'a', 'b', 'd']
+    """
+    merged: list[str] = []
+    for column in columns:
+        place = 0
+        for name in column:
+            if name not in merged:
+                merged.insert(place, name)
+            place = merged.index(name) + 1
+    return merged
 
 
 def summary_rows(summary: RunSummary) -> dict[str, str]:
@@ -48,23 +71,27 @@ def attribution_table(found: AttributionSummary) -> Table:
 
 
 def _law_rows(law: LawSummary) -> dict[str, str]:
-    if law.forms is None:
-        return {"law": f"no fit: {law.reason}"}
-    fitted, line = law.forms.law, law.forms.line
+    if law.fit is None:
+        return {"law": f"no fit: {law.reason}", "ceiling b − a": n.MISSING, "  identified": "no points"}
     rows = {
-        "law a": n.fixed(fitted.a),
-        "law b": n.fixed(fitted.b),
-        "ceiling b − a": n.percent(fitted.ceiling),
-        "R² of the law": n.fixed(fitted.r2),
-        "R² of a line": n.fixed(line.r2),
+        "law a": n.fixed(law.fit.a),
+        "law b": n.fixed(law.fit.b),
+        "ceiling b − a": short_ceiling(law.fit),
+        "  identified": _identified(law.fit),
+        "R² of the law": n.fixed(law.fit.r2),
+        "R² of a line": n.fixed(law.fit.line_r2),
     }
-    if not fitted.identified:
-        rows["  a and b"] = "not identified"
     for forecast in law.forecasts:
         first = n.percent(forecast.fraction, 0)
         rows[f"forecast, {first}"] = n.points(forecast.unconditional.end_error)
         rows[f"  later H, {first}"] = n.points(forecast.conditional.end_error)
     return rows
+
+
+def _identified(law: FitResult) -> str:
+    if law.identified:
+        return "yes"
+    return "too few points" if law.n < FEWEST_POINTS else "no"
 
 
 def _label(summary: RunSummary, summaries: Sequence[RunSummary]) -> str:

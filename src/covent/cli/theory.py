@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from covent.cli.output import Outcome, Output
+from covent.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +25,9 @@ _LEGEND = (
     "observed / predicted: median [10 %, 90 %] of states and problems at η = 1e-6; sign: share of right signs.",
     "Lemma 1: whether its prediction from the logits as they moved holds.",
 )
+
+
+_MOST_PROBLEMS = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Theory:
         """Measure every case and print two tables: where assumptions are met, and where one is broken."""
         from covent.tabular import study
 
+        if self.problems > _MOST_PROBLEMS:
+            raise ConfigError(f"--problems is {self.problems}; at most {_MOST_PROBLEMS} fit in hours. 100 are plenty.")
         with output.progress() as tell:
             found = study(self.seed, self.problems, progress=lambda done, total: tell("theory", done, total))
         output.say("Where the assumptions are met", _holding_table(found.holding), "")

@@ -37,25 +37,31 @@ class Train:
     def run(self, output: Output) -> Outcome:
         """Train, then print the run in a few lines."""
         require_extra("train", "covent train")
-        from covent.cli.summary import attribution_table, summary_table
-        from covent.report.summary import summarise
-        from covent.store.reader import read_run
-        from covent.train.config import config_warnings, load_config
-        from covent.train.run import train
+        from covent.stopping import on_signals
 
-        settings = [*self.settings, *(["task.skip_bad=true"] if self.skip_bad else [])]
-        config = load_config(self.config, settings)
-        for warning in config_warnings(config):
-            output.warn(warning)
-        with output.progress() as progress:
-            train(config, self.folder, progress=progress)
-        rejected = self.folder / "rejected_rows.jsonl"
-        if rejected.is_file():
-            count = len(rejected.read_text(encoding="utf-8").splitlines())
-            output.warn(f"{count} rows of the data could not be used and were left out; they are in {rejected}.")
-        summary = summarise(read_run(self.folder))
-        output.console.print(summary_table([summary]))
-        if summary.attribution is not None:
-            output.console.print("", attribution_table(summary.attribution))
-        output.say(f"\nrun folder: {self.folder}\nits report: covent report {self.folder}")
-        return Outcome({"run": str(self.folder), "summary": summary.model_dump(mode="json")})
+        with on_signals():
+            from covent.train.config import config_warnings
+            from covent.train.config_file import load_config
+            from covent.train.run import train
+
+            settings = [*self.settings, *(["task.skip_bad=true"] if self.skip_bad else [])]
+            config = load_config(self.config, settings)
+            for warning in config_warnings(config):
+                output.warn(warning)
+            with output.progress() as progress:
+                train(config, self.folder, progress=progress, warn=output.warn)
+        return tell_the_end(self.folder, output)
+
+
+def tell_the_end(folder: Path, output: Output) -> Outcome:
+    """A finished run in a few lines."""
+    from covent.cli.summary import attribution_table, summary_table
+    from covent.report.summary import summarise
+    from covent.store.reader import read_run
+
+    summary = summarise(read_run(folder))
+    output.console.print(summary_table([summary]))
+    if summary.attribution is not None:
+        output.console.print("", attribution_table(summary.attribution))
+    output.say(f"\nrun folder: {folder}\nits report: covent report {folder}")
+    return Outcome({"run": str(folder), "summary": summary.model_dump(mode="json")})

@@ -9,7 +9,8 @@ that an integration can save the state and go on.
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+import torch
+from pydantic import Discriminator, Field, Tag
 
 from covent.controls.clip_cov import ClipCov, clip_cov
 from covent.controls.clip_cov_released import ClipCovReleased, clip_cov_released
@@ -27,6 +28,7 @@ from covent.controls.ppo_clip import PPOClip, ppo_clip
 from covent.controls.reference_kl import ReferenceKL, reference_kl
 from covent.controls.top_entropy import TopEntropy, top_entropy
 from covent.controls.truncated_importance import TruncatedImportance, truncated_importance
+from covent.core.keys import TokenIdentity
 from covent.core.plan import Measured, Plan, compose
 
 AnyControl = (
@@ -43,6 +45,15 @@ AnyControl = (
 
 Control = Annotated[AnyControl, Field(discriminator="type")]
 """The settings of any control, told apart by `type`."""
+
+ONE, SEVERAL = "one control", "several controls"
+"""The branches of the setting below, as pydantic names them in the place of an error."""
+
+OneOrSeveralControls = Annotated[
+    Annotated[Control, Tag(ONE)] | Annotated[tuple[Control, ...], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list | tuple) else ONE),
+]
+"""A setting: one control, or a list of them that act together."""
 
 States = tuple[EntropyCoefState | None, ...]
 """What the controls of a run remember between optimizer steps, one entry a control; None for one without memory."""
@@ -74,23 +85,74 @@ _STATES: dict[type, _StateMachine] = {
 }
 
 
-def plan(measured: Measured, settings: AnyControl | Sequence[AnyControl], key: int, states: States = ()) -> Plan:
+def plan(
+    measured: Measured,
+    settings: AnyControl | Sequence[AnyControl],
+    key: int,
+    states: States = (),
+    *,
+    clip: PPOClip | None = PPOClip(),  # noqa: B008 - frozen
+) -> Plan:
     """The plan of one control, or the composed plan of several.
-
-    Controls none of which says anything of the PPO clip, such as an entropy bonus alone, run on `PPOClip`'s defaults.
 
     Args:
       measured: the whole optimizer batch.
       settings: of any control, or of several.
       key: from `covent.core.keys.key(seed, purpose, optimizer step)`; decides every random choice.
       states: from `first_states` or `next_states`; may be left out for controls without memory.
+      clip: of controls none of which says anything of the PPO clip, such as an entropy bonus alone. None: the plan
+        then says nothing of it either, for an engine that has a clip of its own.
     Raises: ConfigError when the controls conflict.
+
+    Example:
+      >>> import torch
+      >>> from covent.core.keys import TokenIdentity, key
+      >>> logprobs = torch.tensor([[-0.1, -3.0, -0.2], [-2.0, -0.1, -0.1]])
+      >>> sample, position = torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")
+      >>> measured = Measured(
+      ...     logprobs=logprobs,
+      ...     old_logprobs=logprobs - 0.1,
+      ...     entropies=torch.ones(2, 3),
+      ...     advantages=torch.tensor([[1.0], [-1.0]]).expand(2, 3),
+      ...     mask=torch.ones(2, 3, dtype=torch.bool),
+      ...     identity=TokenIdentity(torch.zeros_like(sample), sample, position),
+      ... )
+      >>> made = plan(measured, KLCov(kl_cov_ratio=0.34), key(0, "control", 0))
+      >>> made.chosen
+      tensor([[ True, False, False],
+              [ True, False, False]])
+      >>> made.reading.num_selected
+      2
     """
     several = _several(settings)
     made = [_plan(measured, each, key, state) for each, state in zip(several, states or _none(several), strict=True)]
-    if not any(each.sets_clip for each in made):
-        made.append(ppo_clip(measured, PPOClip(), key))
+    if clip is not None and not any(each.sets_clip for each in made):
+        made.append(ppo_clip(measured, clip, key))
     return compose(measured, made)
+
+
+def rehearsed(settings: AnyControl | Sequence[AnyControl]) -> Plan:
+    """The plan for a made-up batch of two responses, so that controls that conflict are refused before any work.
+
+    Raises: ConfigError when the controls conflict.
+
+    Example:
+      >>> rehearsed(KLCov()).kl_form
+      'abs'
+    """
+    column = torch.tensor([[-0.5, -1.0], [-2.0, -0.1]])
+    rows = torch.tensor([[0, 0], [1, 1]])
+    measured = Measured(
+        logprobs=column,
+        old_logprobs=column - 0.1,
+        entropies=-column,
+        advantages=torch.tensor([[1.0, 1.0], [-1.0, -1.0]]),
+        mask=torch.ones_like(column, dtype=torch.bool),
+        identity=TokenIdentity(rows, torch.zeros_like(rows), rows.T),
+        sampler_logprobs=column - 0.1,
+        reference_logprobs=column - 0.2,
+    )
+    return plan(measured, settings, 0, first_states(settings))
 
 
 def first_states(settings: AnyControl | Sequence[AnyControl]) -> States:
@@ -120,6 +182,8 @@ def _none(settings: Sequence[AnyControl]) -> States:
 
 
 __all__ = [
+    "ONE",
+    "SEVERAL",
     "AnyControl",
     "ClipCov",
     "ClipCovReleased",
@@ -128,6 +192,7 @@ __all__ = [
     "EntropyCoefState",
     "KLCov",
     "KLCovReleased",
+    "OneOrSeveralControls",
     "PPOClip",
     "ReferenceKL",
     "States",
@@ -143,6 +208,7 @@ __all__ = [
     "plan",
     "ppo_clip",
     "reference_kl",
+    "rehearsed",
     "top_entropy",
     "truncated_importance",
 ]

@@ -6,9 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.core.loss import ppo_cut
-from covent.core.plan import Measured, Plan, unclipped_plan
+from covent.core.plan import Measured, Plan, selection_reading, unclipped_plan
 from covent.core.selection import count_of_share, random_tokens
-from covent.readings import ControlReading
 
 
 class ClipCov(BaseModel):
@@ -27,6 +26,7 @@ class ClipCov(BaseModel):
     clip_ratio_low: float = Field(default=1.0, gt=0, le=1)
     """PPO clip beside it: 1 and 1 in the paper's scripts, which leaves only ratios above 2 to be cut."""
     clip_ratio_high: float = Field(default=1.0, gt=0)
+    """The upper end of the same clip, at a ratio of 1 + clip_ratio_high."""
 
     @model_validator(mode="after")
     def _band_is_ordered(self) -> Self:
@@ -60,28 +60,20 @@ def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
     num_candidates = measured.total_of(candidates)
     asked = count_of_share(settings.clip_cov_ratio, measured.num_tokens)
     chosen = random_tokens(candidates, asked, measured.identity, key=key, group=measured.group)
-    took_all = 0 < num_candidates <= asked
+    band = f"[{settings.clip_cov_lb:g}, {settings.clip_cov_ub:g}]"
     note = ""
-    if took_all:
-        note = (
-            f"Clip-Cov took every candidate: {num_candidates} tokens lie in [{settings.clip_cov_lb:g},"
-            f" {settings.clip_cov_ub:g}] and {asked} were asked. Lower clip_cov_ratio or widen the band."
-        )
-    elif asked == 0:
+    if asked == 0:
         note = f"clip_cov_ratio {settings.clip_cov_ratio:g} of {measured.num_tokens} tokens is less than one token."
     elif num_candidates == 0:
-        note = (
-            f"No token that the PPO clip leaves lies in [{settings.clip_cov_lb:g}, {settings.clip_cov_ub:g}];"
-            " Clip-Cov chose none."
-        )
-    reading = ControlReading(
-        name=settings.type,
+        note = f"No token that the PPO clip leaves lies in {band}; Clip-Cov chose none."
+    reading = selection_reading(
+        measured,
+        settings.type,
         asked_frac=settings.clip_cov_ratio,
-        num_tokens=measured.num_tokens,
         num_candidates=num_candidates,
         num_selected=min(asked, num_candidates),
-        took_all_candidates=took_all,
         note=note,
+        advice=f"They are all that lie in {band}, and {asked} were asked: lower clip_cov_ratio or widen the band.",
     )
     return replace(
         unclipped_plan(measured, reading),

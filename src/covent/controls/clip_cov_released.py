@@ -8,9 +8,8 @@ from pydantic import Field
 
 from covent.controls.clip_cov import ClipCov
 from covent.core.loss import ppo_cut
-from covent.core.plan import Measured, Plan, unclipped_plan
+from covent.core.plan import Measured, Plan, selection_reading, unclipped_plan
 from covent.core.selection import random_tokens
-from covent.readings import ControlReading
 
 
 class ClipCovReleased(ClipCov):
@@ -46,7 +45,7 @@ def clip_cov_released(measured: Measured, settings: ClipCovReleased, key: int) -
     )
     chosen = torch.zeros_like(measured.mask)
     may_be_chosen = torch.zeros_like(measured.mask)
-    took_all = False
+    counts = []
     for rows, part in measured.micro_batches(settings.responses_per_micro_batch):
         covariances = part.covariances()
         candidates = (
@@ -55,14 +54,15 @@ def clip_cov_released(measured: Measured, settings: ClipCovReleased, key: int) -
         asked = max(int(settings.clip_cov_ratio * part.num_tokens), 1)
         chosen[rows] = random_tokens(candidates, asked, part.identity, key=key)
         may_be_chosen[rows] = candidates
-        took_all |= 0 < part.total_of(candidates) <= asked
-    reading = ControlReading(
-        name=settings.type,
+        counts.append((part.total_of(candidates), asked))
+    reading = selection_reading(
+        measured,
+        settings.type,
         asked_frac=settings.clip_cov_ratio,
-        num_tokens=measured.num_tokens,
         num_candidates=measured.total_of(may_be_chosen),
         num_selected=measured.total_of(chosen),
-        took_all_candidates=took_all,
+        micro_batches=counts,
+        advice="Lower clip_cov_ratio, widen the band, or take more responses a micro-batch.",
     )
     return replace(
         unclipped_plan(measured, reading),

@@ -25,7 +25,9 @@ class EntropyBonus(BaseModel):
     entropy_target: float = Field(default=0.2, ge=0)
     """Nats per token. The bonus is on only after a step at or below it. Reasoning models run at 0.05 to 0.5."""
     entropy_coef_min: float = 0.0
+    """The adaptive weight falls no lower."""
     entropy_coef_max: float = 1.0
+    """The adaptive weight rises no higher."""
     entropy_coef_delta: float = Field(default=0.005, gt=0)
     """How far the weight moves in one optimizer step."""
     top_entropy_quantile: float = Field(default=1.0, ge=0, le=1)

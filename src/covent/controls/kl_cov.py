@@ -3,13 +3,11 @@
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from covent.core.penalties import KLForm
-from covent.core.plan import Measured, Plan, on_policy_noise, unclipped_plan
+from covent.core.plan import Measured, Plan, on_policy_noise, selection_reading, unclipped_plan
 from covent.core.selection import count_of_share, top_tokens
-from covent.readings import ControlReading
 
 
 class KLCov(BaseModel):
@@ -50,7 +48,6 @@ def kl_cov(measured: Measured, settings: KLCov, key: int) -> Plan:
     all_equal = measured.covariances_are_equal()
     count = 0 if all_equal else asked
     chosen = top_tokens(measured.covariances(), measured.mask, count, measured.identity, group=measured.group)
-    num_selected = measured.total_of(chosen)
     log_ratio = (measured.logprobs - measured.old_logprobs).abs()
     acts = chosen & (log_ratio > on_policy_noise(measured.logprobs))
     note = ""
@@ -60,22 +57,20 @@ def kl_cov(measured: Measured, settings: KLCov, key: int) -> Plan:
         note = "All tokens have the same covariance, so none is highest; KL-Cov chose none."
     elif measured.total_of(acts) == 0:
         note = "On-policy: the log ratio of every chosen token is 0, so the KL term has no gradient in this step."
-    reading = ControlReading(
-        name=settings.type,
+    reading = selection_reading(
+        measured,
+        settings.type,
         asked_frac=settings.kl_cov_ratio,
-        num_tokens=measured.num_tokens,
         num_candidates=measured.num_tokens,
-        num_selected=num_selected,
-        took_all_candidates=False,
+        num_selected=measured.total_of(chosen),
         note=note,
+        advice="No covariance decides then: lower kl_cov_ratio.",
     )
     return replace(
         unclipped_plan(measured, reading),
         chosen=chosen,
         # Only the kink of |log ratio| turns rounding into a gradient; the smooth forms may act everywhere.
-        kl_weight=torch.where(acts if settings.kl_form == "abs" else chosen, settings.ppo_kl_coef, 0.0).to(
-            measured.logprobs.dtype
-        ),
+        kl_weight=(acts if settings.kl_form == "abs" else chosen).to(measured.logprobs.dtype) * settings.ppo_kl_coef,
         kl_form=settings.kl_form,
         # No clip at all is what KL-Cov says of it: an unbounded range, not silence.
         sets_clip=True,

@@ -6,9 +6,8 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from covent.core.plan import Measured, Plan, unclipped_plan
+from covent.core.plan import Measured, Plan, selection_reading, unclipped_plan
 from covent.core.selection import top_tokens
-from covent.readings import ControlReading
 
 
 class KLCovReleased(BaseModel):
@@ -43,21 +42,24 @@ def kl_cov_released(measured: Measured, settings: KLCovReleased, key: int) -> Pl
       Differs: among tied covariances torch.topk takes whichever it meets; here the lower token identity goes first.
     """
     chosen = torch.zeros_like(measured.mask)
+    counts = []
     for rows, part in measured.micro_batches(settings.responses_per_micro_batch):
         asked = max(int(settings.kl_cov_ratio * part.num_tokens), 1)
         chosen[rows] = top_tokens(part.covariances(), part.mask, asked, part.identity)
-    reading = ControlReading(
-        name=settings.type,
+        counts.append((part.num_tokens, asked))
+    reading = selection_reading(
+        measured,
+        settings.type,
         asked_frac=settings.kl_cov_ratio,
-        num_tokens=measured.num_tokens,
         num_candidates=measured.num_tokens,
         num_selected=measured.total_of(chosen),
-        took_all_candidates=False,
+        micro_batches=counts,
+        advice="No covariance decides then: lower kl_cov_ratio, or take more responses a micro-batch.",
     )
     return replace(
         unclipped_plan(measured, reading),
         chosen=chosen,
-        kl_weight=torch.where(chosen, settings.ppo_kl_coef, 0.0).to(measured.logprobs.dtype),
+        kl_weight=chosen.to(measured.logprobs.dtype) * settings.ppo_kl_coef,
         kl_form="abs",
         sets_clip=True,
     )

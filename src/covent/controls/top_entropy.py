@@ -7,10 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from covent.core.plan import Measured, Plan, unclipped_plan
+from covent.core.plan import Measured, Plan, selection_reading, unclipped_plan
 from covent.core.selection import top_tokens_with_ties
 from covent.core.shapes import Tensor
-from covent.readings import ControlReading
 
 
 class TopEntropy(BaseModel):
@@ -46,13 +45,12 @@ def top_entropy(measured: Measured, settings: TopEntropy, key: int) -> Plan:
     note = ""
     if num_removed == 0 and settings.top_entropy_quantile < 1:
         note = "The tokens of highest entropy tie with all others, so top_entropy chose none to remove."
-    reading = ControlReading(
-        name=settings.type,
+    reading = selection_reading(
+        measured,
+        settings.type,
         asked_frac=1 - settings.top_entropy_quantile,
-        num_tokens=measured.num_tokens,
         num_candidates=measured.num_tokens,
         num_selected=num_removed,
-        took_all_candidates=False,
         note=note,
     )
     return replace(unclipped_plan(measured, reading), chosen=removed, keeps_gradient=kept)

@@ -199,6 +199,49 @@ def no_selection(measured: Measured, name: str, note: str = "") -> ControlReadin
     )
 
 
+def selection_reading(
+    measured: Measured,
+    name: str,
+    *,
+    asked_frac: float,
+    num_candidates: int,
+    num_selected: int,
+    micro_batches: Sequence[tuple[int, int]] = (),
+    note: str = "",
+    advice: str = "",
+) -> ControlReading:
+    """The reading of a control that chooses tokens; it says so where every candidate was taken.
+
+        took all = 0 < candidates <= selected
+
+    Args:
+      measured: the whole optimizer batch.
+      name: `type` of the control's settings.
+      asked_frac: share of the tokens that the setting asks for.
+      num_candidates: tokens that were eligible, over the whole optimizer batch.
+      num_selected: tokens that were chosen, over the whole optimizer batch.
+      micro_batches: the same two counts of each micro-batch, for a control that chooses inside them.
+      note: whatever else is out of the ordinary.
+      advice: what to change where every candidate was taken; follows the sentence that says so.
+    """
+    took_all = 0 < num_candidates <= num_selected
+    num_full = sum(0 < candidates <= selected for candidates, selected in micro_batches)
+    said = ""
+    if took_all:
+        said = f"{name} took every candidate: {num_selected} of {num_candidates} tokens. {advice}"
+    elif num_full:
+        said = f"{name} took every candidate in {num_full} of {len(micro_batches)} micro-batches. {advice}"
+    return ControlReading(
+        name=name,
+        asked_frac=asked_frac,
+        num_tokens=measured.num_tokens,
+        num_candidates=num_candidates,
+        num_selected=num_selected,
+        took_all_candidates=took_all,
+        note=f"{said} {note}".strip(),
+    )
+
+
 def compose(measured: Measured, plans: Sequence[Plan]) -> Plan:
     """One plan of several controls for the same optimizer batch.
 

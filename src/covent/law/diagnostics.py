@@ -11,7 +11,7 @@ from covent.law.criterion import DECISIVE_AICC, aicc
 from covent.law.drift import Drift, drift_at_equal_entropy
 from covent.law.family import family_fit
 from covent.law.line import is_flat, least_squares
-from covent.law.series import FloatArray, Points, Unit, checked_points
+from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points
 
 LEVEL = 0.95
 
@@ -121,7 +121,7 @@ def diagnose(
         drift=drift,
         unit=unit,
         n=n,
-        findings=_findings(curvature, bend, drift),
+        findings=_findings(curvature, bend, drift, unit),
     )
 
 
@@ -162,8 +162,8 @@ def _bend(points: Points, x: FloatArray, straight: CorrelatedFit) -> Bend | None
     )
 
 
-def _findings(curvature: Curvature | None, bend: Bend | None, drift: Drift | None) -> list[str]:
-    found = []
+def _findings(curvature: Curvature | None, bend: Bend | None, drift: Drift | None, unit: Unit) -> list[str]:
+    found, points = [], 100 / FULL_MARKS[unit]
     if bend is not None and bend.is_clear:
         found.append(
             f"The law bends at H = {bend.entropy:.3g} nats (95 %: {bend.entropy_interval[0]:.3g} to"
@@ -172,12 +172,13 @@ def _findings(curvature: Curvature | None, bend: Bend | None, drift: Drift | Non
         )
     elif curvature is not None and curvature.is_clear:
         found.append(
-            f"Curvature is left over: in the middle accuracy lies {curvature.sag:+.2g} off the law (95 %:"
-            f" {curvature.sag_interval[0]:+.2g} to {curvature.sag_interval[1]:+.2g})."
+            f"Curvature is left over: in the middle accuracy lies {points * curvature.sag:+.1f} points off the"
+            f" law (95 %: {points * curvature.sag_interval[0]:+.1f} to {points * curvature.sag_interval[1]:+.1f})."
         )
     if drift is not None and drift.is_clear:
         found.append(
-            f"At equal entropy accuracy changed by {drift.gain:+.2g} over the run (95 %: {drift.gain_interval[0]:+.2g}"
-            f" to {drift.gain_interval[1]:+.2g}), which no function of entropy gives."
+            f"At equal entropy accuracy changed by {points * drift.gain:+.1f} points over the run (95 %:"
+            f" {points * drift.gain_interval[0]:+.1f} to {points * drift.gain_interval[1]:+.1f}), which no function of"
+            " entropy gives."
         )
     return found

@@ -17,7 +17,7 @@ from covent.law.criterion import DECISIVE_AICC, aicc
 from covent.law.curve import ceiling
 from covent.law.drift import drift_at_equal_entropy
 from covent.law.line import is_flat, least_squares
-from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points
+from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points, in_percent, in_points
 
 FEWEST_POINTS = 3
 """Two coefficients pass through any two points; the third is the first that can disagree."""
@@ -107,8 +107,8 @@ def fit(
         R = -a·exp(H) + b,    a = -Σw(x - x̄)(R - R̄) / Σw(x - x̄)²,    b = R̄ + a·x̄,    x = exp(H)
 
     "Not identified" is said when there are fewer than 3 points, when entropy is flat, when a is not positive, when
-    entropy moved so little for the noise that the 95 % interval of a reaches 0, or when accuracy rises mainly at equal
-    entropy, as it does where a control holds entropy.
+    entropy moved so little for the noise that the 95 % interval of a reaches 0, when accuracy rises mainly at equal
+    entropy, as it does where a control holds entropy, or when no accuracy in the interval of the ceiling is possible.
 
     Args:
       entropy: H of each point in nats, in the order of time (the noise model needs the order), shape (n,).
@@ -155,7 +155,7 @@ def fit(
     a, b = -line.slope, line.intercept
     a_interval = (-slope_high, -slope_low)
     ceiling_interval = correlated.value_interval(1.0, LEVEL)
-    reasons = _why_not_identified(points_h, a, a_interval) + _why_law_does_not_apply(points)
+    reasons = _why_not_identified(points_h, a, a_interval) + _why_law_does_not_apply(points, ceiling_interval, unit)
     return LawFit(
         a=a,
         b=b,
@@ -249,8 +249,8 @@ def compare_forms(
     if abs(difference) < DECISIVE_AICC:
         preferred: Literal["law", "line", "undecided"] = "undecided"
         sentence = (
-            f"A straight line in H fits about as well (AICc difference {difference:+.1f}): the points support that"
-            " accuracy is a function of entropy, not the exponential form."
+            f"A straight line in H fits about as well (AICc difference {difference:+.1f}, positive for the"
+            f" exponential; {DECISIVE_AICC:g} would be clear): these points do not tell them apart."
         )
     else:
         preferred = "law" if difference > 0 else "line"
@@ -284,30 +284,39 @@ def _why_not_identified(entropy: FloatArray, a: float, a_interval: Interval) -> 
     return []
 
 
-def _why_law_does_not_apply(points: Points) -> list[str]:
+def _why_law_does_not_apply(points: Points, ceiling_interval: Interval, unit: Unit) -> list[str]:
+    reasons = []
     drift = drift_at_equal_entropy(points)
-    if drift is None or not drift.outweighs_entropy:
-        return []
-    return [
-        "Not identified: something besides entropy drives this run, such as a control that holds entropy, so the law"
-        f" does not apply: at equal entropy accuracy rose by {drift.gain:.3g} over the run (95 % interval"
-        f" [{drift.gain_interval[0]:.3g}, {drift.gain_interval[1]:.3g}]), entropy accounts for at most"
-        f" {drift.entropy_gain:.3g}."
-    ]
+    if drift is not None and drift.outweighs_entropy:
+        low, high = (100 * end / FULL_MARKS[unit] for end in drift.gain_interval)
+        reasons.append(
+            "Not identified: something besides entropy drives this run, such as a control that holds entropy, so the"
+            f" law does not apply: at equal entropy accuracy rose by {in_points(drift.gain, unit)} over the run (95 %:"
+            f" {low:.1f} to {high:.1f}), and entropy accounts for at most {in_points(drift.entropy_gain, unit)}."
+        )
+    if ceiling_interval[0] > FULL_MARKS[unit]:
+        reasons.append(
+            "Not identified: even the lower end of the ceiling's 95 % interval,"
+            f" {in_percent(ceiling_interval[0], unit)}, is no possible accuracy, so the law cannot go on to zero"
+            " entropy: it does not apply to this run."
+        )
+    return reasons
 
 
 def _doubts(entropy: FloatArray, accuracy: FloatArray, top: float, top_interval: Interval, unit: Unit) -> list[str]:
     """What a reader of the ceiling should know, although the law could be fitted."""
     doubts = []
     full = FULL_MARKS[unit]
-    if top > full:
+    if top > full and top_interval[0] <= full:
         doubts.append(
-            f"Impossible accuracy: the ceiling {top:.4g} lies above {full:g}; the law does not describe this run."
+            f"Impossible accuracy: the ceiling of {in_percent(top, unit)} lies above 100 %, but its 95 % interval"
+            f" reaches down to {in_percent(top_interval[0], unit)}: the points do not fix it."
         )
     if not top_interval[0] <= top <= top_interval[1]:
         doubts.append(
-            f"The least-squares ceiling {top:.4g} lies outside its own 95 % interval [{top_interval[0]:.4g},"
-            f" {top_interval[1]:.4g}]: the trend over the whole run and the trend between neighbours disagree."
+            f"The least-squares ceiling of {in_percent(top, unit)} lies outside its own 95 % interval,"
+            f" {in_percent(top_interval[0], unit)} to {in_percent(top_interval[1], unit)}: the trend over the whole run"
+            " and the trend between neighbours disagree."
         )
     reach = float(np.exp(np.min(entropy)) - 1.0)
     seen = float(np.ptp(np.exp(entropy)))

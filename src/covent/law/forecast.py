@@ -24,6 +24,7 @@ from covent.law.series import (
     check_entropy,
     check_increasing,
     checked_points,
+    in_percent,
 )
 
 END_POINTS = 3
@@ -176,7 +177,7 @@ def forecast(
         unconditional=unconditional,
         unchanged=_scored(None, np.full(observed.size, last_known[0]) if last_known.size else None, observed),
         final=final,
-        warnings=law.warnings + decay_warnings + _impossible(predictions, unit),
+        warnings=law.warnings + decay_warnings + _impossible(predictions, final, unit),
     )
 
 
@@ -275,13 +276,13 @@ def _scored(
     )
 
 
-def _impossible(predictions: dict[str, Prediction], unit: Unit) -> list[str]:
-    warnings = []
-    for name, prediction in predictions.items():
-        values = prediction.accuracy or []
-        if values and not (min(values) >= 0 and max(values) <= FULL_MARKS[unit]):
-            warnings.append(
-                f"The {name} leaves [0, {FULL_MARKS[unit]:g}] (from {min(values):.4g} to {max(values):.4g}); it is"
-                " shown as it is, and means that the law does not carry that far."
-            )
-    return warnings
+def _impossible(predictions: dict[str, Prediction], final: Final | None, unit: Unit) -> list[str]:
+    told = {name: prediction.accuracy or [] for name, prediction in predictions.items()}
+    if final is not None:
+        told["forecast"] = [*told["forecast"], final.accuracy]
+    return [
+        f"The {name} leaves 0 to 100 % (from {in_percent(min(values), unit)} to {in_percent(max(values), unit)}); it is"
+        " shown as it is, and means that the law does not carry that far."
+        for name, values in told.items()
+        if values and not (min(values) >= 0 and max(values) <= FULL_MARKS[unit])
+    ]

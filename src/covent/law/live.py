@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from covent.law.forecast import Forecast, forecast
 from covent.law.series import Unit
 
 FEWEST_POINTS = 3
 """Below, two coefficients fit anything."""
+
+
+def outlook(ahead: Forecast) -> dict[str, Any]:
+    """A forecast as the fields of a run folder's row, without the step."""
+    ceiling_low, ceiling_high = ahead.law.ceiling_interval or (None, None)
+    final = ahead.final
+    return {
+        "num_points": ahead.num_prefix,
+        "ceiling": ahead.ceiling,
+        "ceiling_low": ceiling_low,
+        "ceiling_high": ceiling_high,
+        "identified": ahead.identified,
+        "final": final.accuracy if final else None,
+        "final_low": final.low if final else None,
+        "final_high": final.high if final else None,
+    }
 
 
 class Forecaster:
@@ -36,25 +55,33 @@ class Forecaster:
         """Take in the accuracy of an evaluation inside the current block."""
         self._accuracy = accuracy
 
+    def recall(self, entropies: Iterable[tuple[int, float | None]], accuracies: Mapping[int, float]) -> None:
+        """Take in what was recorded before, without a forecast.
+
+        Args:
+          entropies: (step, mean entropy) of each rollout step so far, in order.
+          accuracies: by the step before whose rollout it was evaluated.
+        """
+        left = dict(accuracies)
+        for step, entropy in entropies:
+            if step in left:
+                self.evaluated(left.pop(step))
+            if entropy is not None:
+                self._taken_in(step, entropy)
+        for accuracy in left.values():
+            self.evaluated(accuracy)
+
     def stepped(self, step: int, entropy: float) -> Forecast | None:
         """Take in a rollout step's entropy.
 
         Args:
-          step: rollout step, counted from 0 without a gap.
+          step: rollout step, counted from 0; a block with a gap is no point.
           entropy: mean policy entropy of its responses, nats.
 
         Returns:
           The forecast, when a block with an accuracy has just ended, there are 3 points or more, and the run goes on.
         """
-        self._entropies.append((step, entropy))
-        if step % self._every != self._every - 1:
-            return None
-        block = self._entropies[-self._every :]
-        accuracy, self._accuracy = self._accuracy, None
-        if accuracy is None or len(block) < self._every:
-            return None
-        self._points.append((step, sum(value for _, value in block) / self._every, accuracy))
-        if len(self._points) < FEWEST_POINTS or step + 1 >= self._num_steps:
+        if not self._taken_in(step, entropy) or len(self._points) < FEWEST_POINTS or step + 1 >= self._num_steps:
             return None
         steps, entropies, accuracies = zip(*self._points, strict=True)
         every_step, every_entropy = zip(*self._entropies, strict=True)
@@ -68,6 +95,18 @@ class Forecaster:
             entropy_series=(every_step, every_entropy),
             window=self._every,
         )
+
+    def _taken_in(self, step: int, entropy: float) -> bool:
+        """Whether a point of the law has become known with this step."""
+        self._entropies.append((step, entropy))
+        if step % self._every != self._every - 1:
+            return False
+        block = self._entropies[-self._every :]
+        accuracy, self._accuracy = self._accuracy, None
+        if accuracy is None or len(block) < self._every or block[0][0] != step - self._every + 1:
+            return False
+        self._points.append((step, sum(value for _, value in block) / self._every, accuracy))
+        return True
 
     def gain_left(self, ahead: Forecast, *, recent: int = 3) -> float | None:
         """How much accuracy the run can still win, at the upper end of the forecast's band.

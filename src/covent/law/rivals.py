@@ -32,6 +32,14 @@ POWERS: FloatArray = np.geomspace(0.1, 10.0, 41)
 
 FormName = Literal["law", "linear in H", "linear in ln H", "power of H"]
 
+SPOKEN: dict[FormName, str] = {
+    "law": "the exponential form",
+    "linear in H": "a straight line in H",
+    "linear in ln H": "a straight line in ln H",
+    "power of H": "a power of H",
+}
+"""Each form as sentences name it."""
+
 
 class Form(BaseModel):
     """One curve of entropy fitted to the points."""
@@ -144,19 +152,23 @@ def _criteria(log_likelihood: float, num_coefficients: int, n: int) -> dict[str,
 
 
 def _sentence(ranked: list[Form]) -> str:
-    best = ranked[0]
-    close = [form.name for form in ranked[1:] if form.aicc - best.aicc < DECISIVE_AICC]
+    best, clear = ranked[0], f"{DECISIVE_AICC:g}"
+    close = [SPOKEN[form.name] for form in ranked[1:] if form.aicc - best.aicc < DECISIVE_AICC]
     law = next(form for form in ranked if form.name == "law")
     if best.name == "law":
         if not close:
-            return "The exponential form is supported: every rival is worse by an AICc of 4 or more."
-        return f"The exponential form fits best, but these do about as well (AICc within 4): {', '.join(close)}."
-    if "law" in close:
+            return f"The exponential form is supported: the AICc of every rival is worse by {clear} or more."
         return (
-            f"{best.name} fits best, and the exponential form about as well (AICc +{law.aicc - best.aicc:.1f}): the"
-            " points support that accuracy is a function of entropy, not which."
+            f"The exponential form fits best, with {' and '.join(close)} close behind (AICc within {clear}): these"
+            " points do not tell them apart."
+        )
+    name, behind = SPOKEN[best.name].replace("a ", "A ", 1), f"{law.aicc - best.aicc:.1f}"
+    if law.aicc - best.aicc < DECISIVE_AICC:
+        return (
+            f"{name} fits best, and the exponential form about as well (its AICc is {behind} worse; {clear} would be"
+            " clear): these points do not tell them apart."
         )
     return (
-        f"{best.name} fits better than the exponential form (AICc +{law.aicc - best.aicc:.1f}): the law does not"
-        " describe how this run traded entropy for accuracy, and its ceiling should not be relied on."
+        f"{name} fits clearly better than the exponential form (its AICc is {behind} better; {clear} is clear): the law"
+        " does not describe how this run traded entropy for accuracy, and its ceiling should not be relied on."
     )

@@ -22,7 +22,17 @@ from covent.law.criterion import aicc
 from covent.law.family import family_fit
 from covent.law.fit import LawFit
 from covent.law.line import Line, least_squares
-from covent.law.series import FULL_MARKS, FloatArray, Unit, aligned, check_accuracy, check_increasing, gaps_of
+from covent.law.series import (
+    FULL_MARKS,
+    FloatArray,
+    Unit,
+    aligned,
+    check_accuracy,
+    check_increasing,
+    gaps_of,
+    in_percent,
+    in_points,
+)
 
 LEVEL = 0.95
 
@@ -178,24 +188,29 @@ def two_ceilings(law: LawFit, saturating: SaturatingFit) -> TwoCeilings:
     """
     if law.ceiling is None or saturating.ceiling is None or not (law.identified and saturating.identified):
         missing = [name for name, one in (("law", law), ("saturating curve", saturating)) if not one.identified]
-        sentence = f"No second opinion: the {' and the '.join(missing)} is not identified by these points."
+        are = "are" if len(missing) > 1 else "is"
+        sentence = f"No second opinion: the {' and the '.join(missing)} {are} not identified by these points."
         return TwoCeilings(law=law, saturating=saturating, difference=None, agree=None, sentence=sentence)
     assert law.ceiling_interval is not None and saturating.ceiling_interval is not None
     low = max(law.ceiling_interval[0], saturating.ceiling_interval[0])
     high = min(law.ceiling_interval[1], saturating.ceiling_interval[1])
     difference, agree = law.ceiling - saturating.ceiling, low <= high
     if agree:
-        sentence = f"Both ceilings agree: their intervals share [{low:.4g}, {high:.4g}]."
+        sentence = (
+            f"Both ceilings agree: their intervals share {in_percent(low, law.unit)} to {in_percent(high, law.unit)}."
+        )
     elif difference > 0:
         sentence = (
-            f"The law's ceiling lies {difference:.3g} above the saturating curve's: accuracy levels off before entropy"
-            " is spent. Either entropy has stopped falling, then the law's ceiling is out of reach as the run is going,"
-            " or entropy goes on falling without gain, then the law has ended and the lower one is to be believed."
+            f"The law's ceiling lies {in_points(difference, law.unit)} above the saturating curve's: accuracy levels"
+            " off before entropy is spent. Either entropy has stopped falling, then the law's ceiling is out of reach"
+            " as the run is going, or entropy goes on falling without gain, then the law has ended and the lower one is"
+            " to be believed."
         )
     else:
         sentence = (
-            f"The law's ceiling lies {-difference:.3g} below the saturating curve's: accuracy still rises with compute"
-            " although little entropy is left to spend. If it goes on past the law's ceiling, the law has ended"
-            " (entropy under control, or learning that does not cost entropy); until then believe neither alone."
+            f"The law's ceiling lies {in_points(-difference, law.unit)} below the saturating curve's: accuracy still"
+            " rises with compute although little entropy is left to spend. If it goes on past the law's ceiling, the"
+            " law has ended (entropy under control, or learning that does not cost entropy); until then believe neither"
+            " alone."
         )
     return TwoCeilings(law=law, saturating=saturating, difference=difference, agree=agree, sentence=sentence)

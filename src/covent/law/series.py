@@ -27,6 +27,26 @@ LARGEST_ENTROPY_NATS = 30.0
 """ln of 10^13 tokens: no vocabulary reaches it, so a larger value is a perplexity or a sum, not a mean entropy."""
 
 
+def in_percent(value: float, unit: Unit) -> str:
+    """An accuracy as every sentence writes it, whatever its unit.
+
+    Example:
+        >>> in_percent(0.9405, "fraction")
+        '94.0 %'
+    """
+    return f"{100 * value / FULL_MARKS[unit]:.1f} %"
+
+
+def in_points(value: float, unit: Unit) -> str:
+    """A difference of accuracies as every sentence writes it, whatever its unit.
+
+    Example:
+        >>> in_points(0.296, "fraction")
+        '29.6 points'
+    """
+    return f"{100 * value / FULL_MARKS[unit]:.1f} points"
+
+
 def aligned(**series: ArrayLike) -> tuple[FloatArray, ...]:
     """The series as one-dimensional float64 arrays of one length, all values finite.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from covent.law.series import FULL_MARKS
+from covent.law.series import FULL_MARKS, in_percent
+from covent.logs.advice import Phase, State, advice
+from covent.logs.phrases import law_text, nats, share
 from covent.logs.results import FitResult, fit_result
 from covent.logs.series import LogSeries
 
@@ -33,16 +33,8 @@ SURGED = 2.0
 STEADY = 0.05
 """A last third that spends less than this share of all entropy spent is a plateau."""
 
-WON = 0.9
-"""From this share of the gain that the law allows, the run counts as exhausted."""
-
-IDLE_GROUPS = 0.5
-"""From this share of groups with equal rewards on, most of the sampling buys no gradient."""
-
 CUT_OFF = 0.2
 """From this share of responses cut off at the length limit on, rewards speak of length."""
-
-Phase = Literal["spending", "plateau", "collapsed", "rising", "surging", "too short"]
 
 
 class Finding(BaseModel):
@@ -59,12 +51,20 @@ class Explanation(FitResult):
 
     phase: Phase
     entropy_start: float
-    """Mean of the first 5 % of the logged entropies, nats."""
+    """Nats: of the first rollout step in a run folder of covent; elsewhere the mean of the first 5 % of the log."""
     entropy_end: float
+    """Mean of the last 5 rollout steps of a run folder; elsewhere of the last 5 %."""
     entropy_spent_frac: float
     """1 - end/start: negative where entropy rose."""
+    entropy_thirds: list[float] | None
+    """Share of the entropy spent in each third of the steps; None where entropy did not fall."""
+    accuracy_start: float
+    """Before any update in a run folder; elsewhere the mean of the first 5 % of the points; unit of R."""
+    accuracy_end: float
+    """Mean of the last 3 points of a run folder; elsewhere of the last 5 %."""
     gain_won_frac: float | None
-    """Share of the gain that the law allows from the start's entropy down to 0: (e^H0 - e^H) / (e^H0 - 1)."""
+    """Share of the gain that the law allows from the start's entropy down to 0: (e^H0 - e^H) / (e^H0 - 1). None where
+    the law is not to be relied on."""
     findings: list[Finding]
     advice: str
     reason: str
@@ -82,7 +82,12 @@ class Course:
 
     @property
     def ratio(self) -> float:
-        return self.end / self.start
+        return self.end / self.start if self.start > 0 else 1.0
+
+    @property
+    def above_lowest(self) -> float:
+        """Entropy at the end over its lowest mean; 1 where that is 0."""
+        return self.end / self.lowest if self.lowest > 0 else 1.0
 
     @property
     def phase(self) -> Phase:
@@ -97,58 +102,88 @@ class Course:
         return "plateau" if self.thirds[2] < STEADY else "spending"
 
 
-def explanation(series: LogSeries) -> Explanation:
+def explanation(series: LogSeries, law: FitResult | None = None) -> Explanation:
     """The run behind a log, in words.
 
     Args:
         series: the points of the log.
+        law: what `fit_result` gives for them, if that is known already.
 
     Returns:
         The law as `fit_result` gives it, with findings in the order in which a reader asks.
     """
-    law = fit_result(series)
-    course = entropy_course(series.entropy_steps, series.entropies)
-    possible = law.identified and law.ceiling is not None and law.ceiling <= FULL_MARKS[law.unit]
-    won = gain_won(course) if possible and course.end < course.start else None
+    law = law or fit_result(series)
+    course = entropy_course(series)
+    won = gain_won(course) if law.is_sound and course.end < course.start else None
+    ends = accuracy_ends(series)
     found = [
         _entropy(course),
-        _gain(series, law, won),
-        _law(law),
+        _gain(law, ends, won),
+        Finding(topic="The law", text=law_text(law)),
         _groups(series),
         _lengths(series),
         _covariance(series),
     ]
-    advice, reason = _advice(series, law, course, won)
+    idle, right = _ends(series, "zero_variance"), _ends(series, "all_right")
+    state = State(
+        phase=course.phase,
+        ratio=course.ratio,
+        above_lowest=course.above_lowest,
+        end_accuracy=ends[1] / FULL_MARKS[law.unit],
+        won=won,
+        idle=None if idle is None else idle[1],
+        all_right=None if right is None else right[1],
+    )
+    told = advice(state, law, series)
     return Explanation(
         **law.model_dump(),
         phase=course.phase,
         entropy_start=course.start,
         entropy_end=course.end,
         entropy_spent_frac=1 - course.ratio,
+        entropy_thirds=None if course.thirds is None else list(course.thirds),
+        accuracy_start=ends[0],
+        accuracy_end=ends[1],
         gain_won_frac=won,
         findings=[finding for finding in found if finding is not None],
-        advice=advice,
-        reason=reason,
+        advice=told.text,
+        reason=told.reason,
     )
 
 
-def entropy_course(steps: NDArray[np.int64], entropies: NDArray[np.float64]) -> Course:
-    """Start, end, lowest and thirds of a series of entropies, each a mean over `EDGE_FRAC` of it.
+def entropy_course(series: LogSeries) -> Course:
+    """Start, end, lowest and thirds of the entropies of a log.
 
-    Args:
-        steps: increasing, shape (n,), n >= 1.
-        entropies: nats, all positive.
+    Of a run folder: the first rollout step, before any update, and the mean of the last 5. Of any other log: the means
+    of its first and of its last 5 %. In between, the mean of as many entropies as at the end, around each place.
     """
-    width = max(1, round(EDGE_FRAC * entropies.size))
-    means = np.convolve(entropies, np.full(width, 1 / width), mode="valid")
-    start, end = float(means[0]), float(means[-1])
+    steps, values = series.entropy_steps, series.entropies
+    width = _edge(values.size) if series.ends is None else min(series.ends.num_steps, values.size)
+    means = np.convolve(values, np.full(width, 1 / width), mode="valid")
+    start = float(means[0]) if series.ends is None else series.ends.entropy_start
+    end = float(means[-1])
     thirds = None
-    if entropies.size >= 6 and end < start:
+    if values.size >= 6 and end < start:
         cuts = steps[0] + (steps[-1] - steps[0]) * np.array([1 / 3, 2 / 3])
         at = [start, *np.interp(cuts, steps[: means.size] + (width - 1) / 2, means).tolist(), end]
         thirds = tuple((before - after) / (start - end) for before, after in itertools.pairwise(at))
         assert len(thirds) == 3
     return Course(start, end, float(np.min(means)), thirds)
+
+
+def accuracy_ends(series: LogSeries) -> tuple[float, float]:
+    """Accuracy at the start and at the end of a log, unit of R: before any update and the mean of the last 3 points for
+    a run folder, the means of the first and of the last 5 % of the points elsewhere."""
+    edge = _edge(len(series))
+    if series.ends is None:
+        return float(np.mean(series.accuracy[:edge])), float(np.mean(series.accuracy[-edge:]))
+    start = series.ends.accuracy_start
+    end = float(np.mean(series.accuracy[-series.ends.num_points :]))
+    return float(series.accuracy[0]) if start is None else start, end
+
+
+def _edge(size: int) -> int:
+    return max(1, round(EDGE_FRAC * size))
 
 
 def gain_won(course: Course) -> float:
@@ -160,18 +195,15 @@ def gain_won(course: Course) -> float:
 
 
 def _entropy(course: Course) -> Finding:
-    text = (
-        f"Entropy went from {course.start:.3g} to {course.end:.3g} nats: {_percent(course.ratio)} of its start is left."
-    )
+    change = f"Entropy went from {nats(course.start)} to {nats(course.end)} nats"
+    text = f"{change}: {share(course.ratio)} of its start is left."
     if course.thirds is not None:
         first, _, last = course.thirds
-        text += (
-            f" The first third of the steps spent {_percent(first)} of what was spent, the last third {_percent(last)}."
-        )
+        text += f" The first third of the steps spent {share(first)} of what was spent, the last third {share(last)}."
     rules = {
-        "collapsed": f" That is collapse (less than {_percent(COLLAPSED)} left).",
+        "collapsed": f" That is collapse (less than {share(COLLAPSED)} left).",
         "rising": f" It rises (above {ROSE:g} times its start): an explosion, or a bonus that is too strong.",
-        "surging": f" It has come back from {course.lowest:.3g}, more than {SURGED:g} times: a late surge.",
+        "surging": f" It has come back from {nats(course.lowest)}, more than {SURGED:g} times: a late surge.",
         "plateau": " It has stopped falling.",
         "spending": " It is still being spent.",
         "too short": " The log is too short to tell a phase.",
@@ -179,25 +211,12 @@ def _entropy(course: Course) -> Finding:
     return Finding(topic="Entropy", text=text + rules[course.phase])
 
 
-def _gain(series: LogSeries, law: FitResult, won: float | None) -> Finding:
-    edge = max(1, round(EDGE_FRAC * len(series)))
-    start, end = float(np.mean(series.accuracy[:edge])), float(np.mean(series.accuracy[-edge:]))
-    text = f"R ({law.metric}) went from {_accuracy(start, law)} to {_accuracy(end, law)} over {law.n} points."
+def _gain(law: FitResult, ends: tuple[float, float], won: float | None) -> Finding:
+    start, end = (in_percent(value, law.unit) for value in ends)
+    text = f"R ({law.metric}) went from {start} to {end} over {law.n} points."
     if won is not None:
-        text += f" By the law, the entropy spent has bought {_percent(won)} of the gain that was there at the start."
+        text += f" By the law, the entropy spent has bought {share(won)} of the gain that was there at the start."
     return Finding(topic="Accuracy", text=text)
-
-
-def _law(law: FitResult) -> Finding:
-    if law.a is None or law.b is None or law.ceiling is None or law.r2 is None:
-        return Finding(topic="The law", text=law.warnings[-1] if law.warnings else "It could not be fitted.")
-    text = f"R = -{law.a:.4g}·exp(H) + {law.b:.4g} with R² {law.r2:.3f}; ceiling {_accuracy(law.ceiling, law)}"
-    if law.ceiling_interval is not None:
-        text += f" [{_accuracy(law.ceiling_interval[0], law)}, {_accuracy(law.ceiling_interval[1], law)}]"
-    said = next((warning for warning in law.warnings if warning.startswith(("Not identified", "Impossible"))), "")
-    return Finding(
-        topic="The law", text=" ".join(part for part in (f"{text}.", law.forms, *law.diagnostics, said) if part)
-    )
 
 
 def _groups(series: LogSeries) -> Finding | None:
@@ -205,12 +224,12 @@ def _groups(series: LogSeries) -> Finding | None:
     if ends is None:
         return None
     text = (
-        f"Groups with equal rewards, which give no gradient: {_percent(ends[0])} at the start, {_percent(ends[1])} at"
+        f"Groups with equal rewards, which give no gradient: {share(ends[0])} at the start, {share(ends[1])} at"
         " the end."
     )
     right = _ends(series, "all_right")
     if right is not None:
-        text += f" All right: {_percent(right[0])}, then {_percent(right[1])}."
+        text += f" All right: {share(right[0])}, then {share(right[1])}."
     return Finding(topic="Groups", text=text)
 
 
@@ -220,7 +239,7 @@ def _lengths(series: LogSeries) -> Finding | None:
         return None
     return Finding(
         topic="Length",
-        text=f"Responses cut off at the length limit: {_percent(ends[0])} at the start, {_percent(ends[1])} at last.",
+        text=f"Responses cut off at the length limit: {share(ends[0])} at the start, {share(ends[1])} at last.",
     )
 
 
@@ -240,64 +259,15 @@ def _covariance(series: LogSeries) -> Finding:
     )
 
 
-def _advice(series: LogSeries, law: FitResult, course: Course, won: float | None) -> tuple[str, str]:
-    phase = course.phase
-    if phase in ("rising", "surging"):
-        return (
-            "Do not go on as it is: lower the learning rate or the entropy bonus, and look at the gap between sampler"
-            " and learner.",
-            f"entropy is {course.end / course.lowest:.2g} times its lowest mean, which does not buy accuracy by the"
-            " law.",
-        )
-    idle = _ends(series, "zero_variance")
-    if idle is not None and idle[1] >= IDLE_GROUPS:
-        return (
-            "Sample problems of another difficulty, or filter groups of equal rewards out before the update.",
-            f"{_percent(idle[1])} of the groups give no gradient.",
-        )
-    if not law.identified or law.ceiling is None or law.last_accuracy is None:
-        return "Take no decision from the law yet.", "it is not identified on this log; the findings say why."
-    left = law.ceiling - law.last_accuracy
-    if law.ceiling > FULL_MARKS[law.unit]:
-        return (
-            "Take no decision from the law yet.",
-            "its ceiling is no possible accuracy, so it does not describe this run.",
-        )
-    if phase == "collapsed" or (won is not None and won >= WON):
-        return (
-            "Stop here, or change something: more steps of the same buy little. For more, start again with Clip-Cov or"
-            " KL-Cov so that entropy lasts.",
-            f"{_percent(1 - course.ratio)} of the entropy is spent and "
-            + (
-                f"the ceiling lies {_points(left, law)} above the last point."
-                if left > 0
-                else "the last point has reached the ceiling."
-            ),
-        )
-    if phase == "plateau":
-        return (
-            "Look at the learning rate and the data before going on.",
-            f"entropy has stopped falling with {_percent(course.ratio)} left, so the law promises nothing from more"
-            f" steps; its ceiling is {_points(left, law)} away.",
-        )
-    return "Go on.", f"entropy is still being spent, and by the law {_points(left, law)} are left to win."
-
-
 def _ends(series: LogSeries, key: str) -> tuple[float, float] | None:
     if key not in series.others or not series.others[key][1].size:
         return None
-    values = series.others[key][1]
-    edge = max(1, round(EDGE_FRAC * values.size))
+    steps, values = series.others[key]
+    if series.ends is not None:
+        width = series.ends.num_steps
+        return (
+            float(np.mean(values[steps < steps[0] + width])),
+            float(np.mean(values[steps > steps[-1] - width])),
+        )
+    edge = _edge(values.size)
     return float(np.mean(values[:edge])), float(np.mean(values[-edge:]))
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)} %"
-
-
-def _accuracy(value: float, law: FitResult) -> str:
-    return f"{100 * value / FULL_MARKS[law.unit]:.1f} %"
-
-
-def _points(value: float, law: FitResult) -> str:
-    return f"{100 * value / FULL_MARKS[law.unit]:.1f} points"

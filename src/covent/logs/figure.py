@@ -16,6 +16,7 @@ from covent.law.series import FULL_MARKS
 from covent.logs.extras import missing_extra
 from covent.logs.results import FitResult
 from covent.logs.series import LogSeries
+from covent.visible import visible
 
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours that stay apart for colour-blind eyes (Okabe and Ito 2008)."""
@@ -103,7 +104,7 @@ def _curve(series: LogSeries, result: FitResult) -> Curve:
     law = percent * accuracy(line, result.a, result.b) if result.a is not None and result.b is not None else np.zeros(0)
     interval = result.ceiling_interval
     return Curve(
-        name=result.name,
+        name=visible(result.name),
         entropy=series.entropy,
         accuracy=percent * series.accuracy,
         line_entropy=line if fitted else np.zeros(0),

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from covent.law import LawFit, Unit, diagnose, fit, fit_robust, rivals
+from covent.law.criterion import DECISIVE_AICC
+from covent.law.series import FULL_MARKS
 from covent.logs.read import read_logs
 from covent.logs.run_folder import folder_series, is_run_folder
 from covent.logs.series import FULL_PERCENT, Choice, LogSeries, log_series
@@ -86,7 +88,26 @@ class FitResult(BaseModel):
     last_entropy: float | None
     """Entropy of the last point, nats."""
     last_accuracy: float | None
+    verdict: list[str]
+    """What speaks for and against the law here, in sentences, most important first: why it is not identified or its
+    ceiling impossible, whether a rival fits better, what it leaves over, whether entropy was under control."""
     warnings: list[str]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the ceiling is an accuracy that can be: at most 100 %."""
+        return self.ceiling is not None and self.ceiling <= FULL_MARKS[self.unit]
+
+    @property
+    def is_beaten(self) -> bool:
+        """Whether a rival fits better by an AICc that is clear."""
+        mine = next((rival.aicc for rival in self.rivals if rival.name == "law"), None)
+        return mine is not None and mine - self.rivals[0].aicc >= DECISIVE_AICC
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a decision may rest on the ceiling: identified, possible, and no rival clearly better."""
+        return self.identified and self.is_possible and not self.is_beaten
 
 
 def all_series(paths: Sequence[Path], choice: Choice) -> list[LogSeries]:
@@ -222,6 +243,7 @@ def _line_r2(series: LogSeries) -> float | None:
 
 
 def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]) -> FitResult:
+    under_control = _under_control(series)
     return FitResult(
         log=str(series.source),
         name=series.name,
@@ -250,5 +272,21 @@ def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]
         outlier_steps=doubts.outlier_steps,
         last_entropy=float(series.entropy[-1]) if len(series) else None,
         last_accuracy=float(series.accuracy[-1]) if len(series) else None,
-        warnings=warnings + law.warnings,
+        verdict=_verdict(law, doubts, under_control),
+        warnings=warnings + under_control + law.warnings,
     )
+
+
+def _verdict(law: LawFit, doubts: _Doubts, under_control: list[str]) -> list[str]:
+    """Where the law is not identified, nothing is said of its form: those sentences speak of the same fit."""
+    of_the_form = [doubts.forms, *doubts.diagnostics] if law.identified else []
+    return [*law.warnings, *of_the_form, *under_control]
+
+
+def _under_control(series: LogSeries) -> list[str]:
+    if series.control is None or not series.control.names:
+        return []
+    return [
+        f"Entropy was under control ({' + '.join(series.control.names)}): the law is stated for runs that spend their"
+        " entropy freely, so its ceiling is a description here and no limit."
+    ]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covent.logs.definitions import EntropyDefinition
 from covent.logs.rows import LogError
-from covent.logs.series import Choice, LogSeries
+from covent.logs.series import Choice, Ends, LogSeries, RunControl
 from covent.store.reader import Run, read_run
 from covent.store.series import law_series
 
+Source = Literal["validation", "training"]
+
+END_STEPS = 5
+"""Rollout steps whose mean is "the end" of a curve: one step alone is noisy."""
+
+END_POINTS = 3
+"""Points of the law whose mean is an accuracy "by then"."""
+
 _SOURCES = ("validation", "training")
-_UNCONTROLLED = ("ppo_clip", "grpo", "none", None)
+_UNCONTROLLED = {"ppo_clip", "grpo", "none"}
 
 
 def is_run_folder(path: Path) -> bool:
@@ -24,7 +32,7 @@ def is_run_folder(path: Path) -> bool:
 
 
 def folder_series(path: Path, choice: Choice | None = None) -> LogSeries:
-    """The points of the law of a run folder: blocks of rollout steps, as `covent.store.series.law_series` makes them.
+    """The points of the law of a run folder.
 
     Args:
         path: the run folder.
@@ -38,29 +46,47 @@ def folder_series(path: Path, choice: Choice | None = None) -> LogSeries:
     run = read_run(path)
     if choice.metric is not None and choice.metric not in _SOURCES:
         raise LogError(f"--metric is '{choice.metric}'; a run folder of covent has validation and training.")
-    source = "training" if choice.metric == "training" else "validation"
-    points = law_series(run, "validation" if source == "validation" else "training", choice.window)
-    warnings = [*run.notes, *_control_warning(run)]
-    if not len(points) and choice.metric is None:
-        source, points = "training", law_series(run, "training", choice.window)
-        warnings.append("No validation accuracy meets a whole block of steps, so R is the training reward.")
+    if choice.metric == "training":
+        return run_series(run, "training", choice.window)
+    if choice.metric is None and not len(law_series(run, "validation", choice.window)):
+        return run_series(run, "training", choice.window)
+    return run_series(run, "validation", choice.window)
+
+
+def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries:
+    """The points of the law of a run that was read: blocks of rollout steps, as `covent.store.series.law_series` makes
+    them.
+
+    Args:
+        run: a run folder in memory.
+        source: which accuracy is R.
+        window: rollout steps in a block; by default the run's own `evaluation.every`.
+
+    Raises:
+        LogError: no block is complete, or none meets an accuracy.
+        StoreError: the settings say no window.
+    """
+    points = law_series(run, source, window)
     if not len(points):
-        raise LogError(f"{path} holds no point of the law: no block of {points.window} rollout steps is complete yet.")
-    measured = [(row.step, row.entropy) for row in run.steps if row.entropy.value is not None]
-    reading = measured[0][1]
+        raise LogError(f"{run.folder} holds no point of the law: {_why_no_points(run, source, points.window)}")
+    warnings = list(run.notes)
+    if source == "training" and not len(law_series(run, "validation", window)):
+        warnings.append("No validation accuracy meets a whole block of steps, so R is the training reward.")
+    first = next(row.entropy for row in run.steps if row.entropy.value is not None)
+    steps, values = entropies(run)
     return LogSeries(
         name=run.name,
-        source=path,
+        source=run.folder,
         format="covent run folder",
-        kind="validation" if source == "validation" else "training",
-        accuracy_metric="validation avg@k" if source == "validation" else "training reward",
+        kind=source,
+        accuracy_metric=_accuracy_name(run) if source == "validation" else "training reward",
         entropy_metric="entropy",
         definition=EntropyDefinition(
-            estimator=reading.estimator,
-            temperature=reading.temperature,
-            policy=reading.policy,
-            weighting=reading.weighting,
-            tokens=reading.tokens,
+            estimator=first.estimator,
+            temperature=first.temperature,
+            policy=first.policy,
+            weighting=first.weighting,
+            tokens=first.tokens,
         ),
         unit="fraction",
         step=points.step,
@@ -69,11 +95,61 @@ def folder_series(path: Path, choice: Choice | None = None) -> LogSeries:
         join=f"Each accuracy meets the mean entropy of its block of {points.window} rollout steps, evaluated in the"
         " middle.",
         window_steps=float(points.window),
-        entropy_steps=np.array([step for step, _ in measured], dtype=np.int64),
-        entropies=np.array([entropy.value for _, entropy in measured], dtype=np.float64),
+        entropy_steps=np.array(steps, dtype=np.int64),
+        entropies=np.array(values, dtype=np.float64),
         others=_others(run),
         warnings=warnings,
+        ends=Ends(values[0], _accuracy_at_start(run, source), END_STEPS, END_POINTS),
+        control=run_control(run),
     )
+
+
+def entropies(run: Run) -> tuple[list[int], list[float]]:
+    """Steps and entropies of a run, without steps in which no entropy was measured."""
+    known = [(row.step, row.entropy.value) for row in run.steps if row.entropy.value is not None]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def control_names(run: Run) -> list[str]:
+    """The controls of a run: from its settings, else from its updates, else its name."""
+    section = run.header.config.get("control")
+    if isinstance(section, list):
+        return [str(each.get("type")) for each in section]
+    named = section.get("type", section.get("name")) if isinstance(section, dict) else section
+    if isinstance(named, str):
+        return [named]
+    return [run.updates[0].control.name if run.updates else run.name]
+
+
+def run_control(run: Run) -> RunControl:
+    """What the folder says of the run's controls and of its groups."""
+    rollout = run.header.config.get("rollout")
+    group_filter = rollout.get("group_filter") if isinstance(rollout, dict) else None
+    took_all = [row.control.took_all_candidates for row in run.updates]
+    return RunControl(
+        names=tuple(name for name in control_names(run) if name not in _UNCONTROLLED),
+        group_filter=group_filter if isinstance(group_filter, str) else None,
+        took_all_frac=sum(took_all) / len(took_all) if took_all else 0.0,
+    )
+
+
+def _why_no_points(run: Run, source: Source, window: int) -> str:
+    if len(run.steps) < window:
+        return f"{len(run.steps)} rollout steps are less than one block of {window}."
+    if source == "validation":
+        return f"no validation evaluation falls in the middle of a whole block of {window} rollout steps."
+    return f"no block of {window} rollout steps is complete."
+
+
+def _accuracy_name(run: Run) -> str:
+    sizes = {row.num_samples for row in run.evaluations if row.split == "validation"}
+    return f"validation avg@{sizes.pop()}" if len(sizes) == 1 else "validation avg@k"
+
+
+def _accuracy_at_start(run: Run, source: Source) -> float | None:
+    if source == "training":
+        return None
+    return next((row.avg.value for row in run.evaluations if row.split == "validation" and row.step == 0), None)
 
 
 def _others(run: Run) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
@@ -91,14 +167,3 @@ def _others(run: Run) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]
             np.array([mean for _, mean in updates]),
         )
     return {key: value for key, value in found.items() if value[0].size}
-
-
-def _control_warning(run: Run) -> list[str]:
-    control = run.header.config.get("control")
-    name = control.get("type", control.get("name")) if isinstance(control, Mapping) else None
-    if name in _UNCONTROLLED:
-        return []
-    return [
-        f"Entropy was under control ({name}): the law is stated for runs that spend their entropy freely, so its"
-        " ceiling is a description here and no limit."
-    ]

@@ -12,6 +12,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,32 @@ class Point:
     line: int
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where a run starts and ends, for logs that hold the policy before any update."""
+
+    entropy_start: float
+    """Entropy of the first rollout step, nats."""
+    accuracy_start: float | None
+    """Accuracy before any update, unit of R; None where it was not measured."""
+    num_steps: int
+    """Rollout steps at the end whose mean entropy is the end of it."""
+    num_points: int
+    """Points at the end whose mean accuracy is the end of it."""
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """What a run did about its entropy and its groups, as far as its folder says."""
+
+    names: tuple[str, ...]
+    """The controls of entropy; empty for a plain ratio clip."""
+    group_filter: str | None
+    """`none`, `mixed` or `refill`, as in the trainer's settings."""
+    took_all_frac: float = 0.0
+    """Share of updates in which a control took every candidate there was."""
+
+
 @dataclass(frozen=True, eq=False)
 class LogSeries:
     """What the law needs of one run. The arrays of points have one length, which may be 0."""
@@ -70,6 +97,10 @@ class LogSeries:
     others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     """Steps and values of the metrics of `ALSO_KNOWN` that were logged."""
     warnings: list[str]
+    ends: Ends | None = None
+    """None: start and end are means over the first and the last 5 % of the log."""
+    control: RunControl | None = None
+    """None where the log does not say."""
 
     def __len__(self) -> int:
         return len(self.step)
@@ -249,10 +280,7 @@ def _accuracies(
     if lost:
         warnings.append(f"{_counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
     means = ((step, [column[step] for column in columns]) for step in shared)
-    return [
-        Point(step, float(np.mean([p.value for p in points])), points[-1].order, points[-1].line)
-        for step, points in means
-    ]
+    return [Point(step, fmean(p.value for p in points), points[-1].order, points[-1].line) for step, points in means]
 
 
 def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None, warnings: list[str]) -> Unit:
@@ -286,7 +314,7 @@ def _joined(
     Nothing that was logged later enters, so that a point is known at its own step and a forecast cannot look ahead.
     """
     steps = np.array([point.step for point in entropies])
-    values_h = np.array([point.value for point in entropies])
+    values_h = [point.value for point in entropies]
     ends = np.searchsorted(steps, [point.step for point in values], side="right")
     width = window or DEFAULT_WINDOW
     joined_steps, means, used, early, before = [], [], set(), [], 0
@@ -297,7 +325,7 @@ def _joined(
             early.append(point.step)
             continue
         joined_steps.append(point.step)
-        means.append(float(np.mean(values_h[start:end])))
+        means.append(fmean(values_h[start:end]))
         used.add(end - start)
         before = end
     if early:

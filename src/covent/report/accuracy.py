@@ -33,7 +33,7 @@ class Difference(BaseModel):
 
 
 class AccuracyChange(BaseModel):
-    """One accuracy measure at the first and at the last evaluation of a split."""
+    """One accuracy measure at the first and at the last evaluation of a split; both are never None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,20 +43,21 @@ class AccuracyChange(BaseModel):
     num_problems: int
     start: Estimate | None
     """The untrained policy; None if only trained policies were evaluated."""
-    end: Estimate
-    end_step: int
+    end: Estimate | None
+    """The trained policy; None where the run ended before it was evaluated."""
+    end_step: int | None
     difference: Difference | None
     """End minus start, paired by problem; None without a start, and for greedy, of which only the mean is kept."""
 
 
 def accuracy_changes(run: Run) -> list[AccuracyChange]:
-    """Every measure of each split that was evaluated after the start, test first."""
+    """Every measure of each split that was evaluated, test first."""
     changes: list[AccuracyChange] = []
     for split in ("test", "validation"):
         rows = sorted((row for row in run.evaluations if row.split == split), key=lambda row: row.step)
-        if rows and rows[-1].step > 0:
+        if rows:
             start = rows[0] if rows[0].step == 0 else None
-            changes += _changes(start, rows[-1])
+            changes += _changes(start, rows[-1] if rows[-1].step > 0 else None)
     return changes
 
 
@@ -124,17 +125,19 @@ def same_test_problems(runs: Sequence[Run]) -> bool:
     return len(hashes) == 1
 
 
-def _changes(start: EvaluationRow | None, end: EvaluationRow) -> list[AccuracyChange]:
-    before = {} if start is None else measures(start)
+def _changes(start: EvaluationRow | None, end: EvaluationRow | None) -> list[AccuracyChange]:
+    some = end or start
+    assert some is not None
+    before, after = ({} if row is None else measures(row) for row in (start, end))
     return [
         AccuracyChange(
-            split=end.split,
+            split=some.split,
             measure=measure,
-            num_problems=end.num_problems,
+            num_problems=some.num_problems,
             start=before.get(measure),
-            end=value,
-            end_step=end.step,
-            difference=None if start is None else paired_difference(end, start, measure),
+            end=after.get(measure),
+            end_step=None if end is None else end.step,
+            difference=None if start is None or end is None else paired_difference(end, start, measure),
         )
-        for measure, value in measures(end).items()
+        for measure in measures(some)
     ]

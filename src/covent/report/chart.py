@@ -12,6 +12,7 @@ from covent.report import numbers as n
 from covent.report.compare import labels
 from covent.report.summary import method
 from covent.store.reader import Run
+from covent.visible import visible
 
 OKABE_ITO = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours that stay apart for colour-blind eyes (Okabe and Ito 2008); yellow and black are unreadable on one of the
@@ -98,7 +99,7 @@ def styles(runs: Sequence[Run]) -> list[Style]:
         seen[kind] = nth + 1
         found.append(
             Style(
-                label=label,
+                label=visible(label),
                 color=OKABE_ITO[place % len(OKABE_ITO)],
                 dash=DASHES[(nth + place // len(OKABE_ITO)) % len(DASHES)],
                 symbol=SYMBOLS[place % len(SYMBOLS)],

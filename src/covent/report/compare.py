@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from covent.logs.run_folder import END_STEPS, entropies
 from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
-from covent.report.summary import END_STEPS, entropies, method
+from covent.report.summary import method
 from covent.store.reader import Run
 
 
@@ -33,14 +34,14 @@ class Comparison(BaseModel):
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """One legend label for each run, unique: the name, with the seed or the folder where the name is not enough."""
-    names = [run.name for run in runs]
-    with_seed = [f"{run.name} · seed {run.header.seed}" for run in runs]
-    chosen = [name if names.count(name) == 1 else longer for name, longer in zip(names, with_seed, strict=True)]
-    return [
-        label if chosen.count(label) == 1 else f"{label} · {run.folder.name} ({number})"
-        for number, (label, run) in enumerate(zip(chosen, runs, strict=True), start=1)
+    """One legend label for each run, unique: the name alone where it is, else with the seed, else with the folder."""
+    ways = [
+        [run.name for run in runs],
+        [f"{run.name} · seed {run.header.seed}" for run in runs],
+        [f"{run.name} · {run.folder.name}" for run in runs],
+        [f"{run.name} · {run.folder.name} ({number})" for number, run in enumerate(runs, start=1)],
     ]
+    return [next(way[place] for way in ways if way.count(way[place]) == 1) for place in range(len(runs))]
 
 
 def baseline_method(runs: Sequence[Run]) -> str:

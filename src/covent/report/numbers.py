@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from covent.logs import phrases
 from covent.report.accuracy import Difference
 from covent.store.schema import Estimate
 
@@ -54,10 +55,8 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share of any size as percent with two significant digits: 0.0004 reads 0.040 %."""
-    if value is None:
-        return MISSING
-    return f"{plain(100 * value, 2)} %" if abs(value) < 0.1 else f"{fixed(100 * value, 0)} %"
+    """A share of any size as percent: 31 %, below 10 % with two significant digits: 0.0004 reads 0.040 %."""
+    return MISSING if value is None else phrases.typographic(phrases.share(value))
 
 
 def points(value: float | None) -> str:
@@ -79,26 +78,24 @@ def difference(value: Difference | None) -> str:
     return f"{points(value.value)} [{signed(100 * value.low, 1)}, {signed(100 * value.high, 1)}]"
 
 
+def times(value: float | None) -> str:
+    """A ratio in words: 6.3 times."""
+    return MISSING if value is None else f"{plain(value, 2)} times"
+
+
+def counted(number: int, thing: str) -> str:
+    """1 point, 2 points."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def factor(value: float | None) -> str:
     """A ratio: 5.9×, 0.41×."""
     return MISSING if value is None else f"{plain(value, 2)}×"
 
 
-def typographic(sentence: str) -> str:
-    """A sentence from elsewhere, with the minus signs of its numbers as here."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "−", sentence)
-
-
 def unbroken(text: str) -> str:
     """The text with no-break spaces between a number and its unit, for a page that wraps."""
     return re.sub(r"(?<=\d) (?=(?:%|points|nats|steps|s|min|h)\b|%)", "\u00a0", text)
-
-
-def law_formula(a: float | None, b: float | None) -> str:
-    """The law with its constants: R = −2.40·exp(H) + 3.36."""
-    if a is None or b is None:
-        return MISSING
-    return f"R = {fixed(-a)}·exp(H) {'+' if b >= 0 else '−'} {fixed(abs(b))}"
 
 
 def minutes(seconds: float) -> str:

@@ -1,7 +1,9 @@
 """One self-contained page about one or several runs. It opens from disk and never asks the network for anything.
 
-Text from a run is data: jinja escapes it, JSON sits in inert script elements with `<` escaped, and the content security
-policy names the two scripts of the page by their hashes, so that nothing else can run and nothing can be fetched.
+Text from a run is data: jinja escapes it, its control characters are written out, and names, tokens and messages stand
+in `bdi` elements, so that they cannot reorder their neighbours. JSON sits in inert script elements with `<` escaped,
+and the content security policy names the two scripts of the page by their hashes, so that nothing else can run and
+nothing can be fetched.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from covent import __version__
@@ -32,6 +34,7 @@ from covent.report.summary import RunSummary, summarise
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.words import comparison_findings, findings, headline, verdict
 from covent.store.reader import Run
+from covent.visible import visible
 
 PROBLEM_STATES = {"interrupted", "failed", "running"}
 
@@ -86,10 +89,11 @@ def page(runs: Sequence[Run]) -> str:
         loader=PackageLoader("covent", "report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = n.unbroken
+    environment.filters |= {"unbroken": _unbroken, "isolated": isolated}
     return environment.get_template("page.html.j2").render(
         version=__version__,
         policy=_policy(list(scripts.values())),
@@ -126,6 +130,17 @@ def figure_json(chart: Chart) -> Markup:
         trace["name"] = html.escape(trace.get("name") or "")
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
+
+
+def isolated(text: str) -> Markup:
+    """Text from a run as an element of its own: whatever its script, what stands beside it keeps its order."""
+    return Markup("<bdi>{}</bdi>").format(visible(text))
+
+
+def _unbroken(text: str) -> str:
+    """As `numbers.unbroken`; what is escaped already stays so."""
+    unbroken = n.unbroken(text)
+    return Markup(unbroken) if isinstance(text, Markup) else unbroken  # noqa: S704 - only spaces were replaced
 
 
 def _sections(runs: Sequence[Run], looks: Sequence[Style], summaries: Sequence[RunSummary]) -> list[Section]:
@@ -183,25 +198,28 @@ def _sections(runs: Sequence[Run], looks: Sequence[Style], summaries: Sequence[R
     return [section for section in sections if section.charts]
 
 
-def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[str]:
+def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Markup]:
     lines = []
+
+    def say(sentence: str, *texts: str) -> None:
+        lines.append(escape(sentence).format(*map(isolated, texts)))
+
     for name, summary in zip(names, summaries, strict=True):
         status = summary.status
         if status.state in PROBLEM_STATES:
-            why = f": {status.message}" if status.message else ""
             state = "is not finished" if status.state == "running" else f"was {status.state}"
             state = "failed" if status.state == "failed" else state
-            lines.append(f"{name} {state} after {summary.num_steps} of {status.num_steps} rollout steps{why}.")
-        elif summary.law("validation").forms is None and summary.num_steps:
-            lines.append(f"{name} has no law: {summary.law('validation').reason}")
+            sentence = f"{{}} {state} after {summary.num_steps} of {status.num_steps} rollout steps"
+            say(f"{sentence}: {{}}." if status.message else f"{sentence}.", name, status.message)
+        elif summary.law("validation").fit is None and summary.num_steps:
+            say("{} has no law: {}", name, summary.law("validation").reason or "")
         if not summary.num_steps:
-            lines.append(f"{name} has no rollout step yet.")
-        lines += [f"{name}: {note}" for note in summary.notes]
+            say("{} has no rollout step yet.", name)
+        for note in summary.notes:
+            say("{}: {}", name, note)
     definitions = {summary.entropy.definition for summary in summaries if summary.entropy is not None}
     if len(definitions) > 1:
-        lines.append(
-            "The entropies of these runs are not comparable; their definitions differ: " + "; ".join(definitions)
-        )
+        say("The entropies of these runs are not comparable; their definitions differ: {}", "; ".join(definitions))
     return lines
 
 
@@ -228,24 +246,24 @@ def _settings(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[str]]]]:
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     same = {key: flat[0][key] for key in keys if all(key in s and s[key] == flat[0][key] for s in flat)}
     shared = yaml.safe_dump(_nested(same), sort_keys=False, allow_unicode=True) if same else ""
-    differing = [(key, [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
+    differing = [(".".join(key), [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
     return shared, differing
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(config: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Settings by path; a path is no text with dots, since a name may hold one."""
+    found: dict[tuple[str, ...], Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= _flat(value, (*above, key))
         else:
-            found[f"{prefix}{key}"] = value
+            found[(*above, key)] = value
     return found
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+def _nested(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split(".")
+    for (*parents, leaf), value in flat.items():
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})

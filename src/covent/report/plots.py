@@ -8,14 +8,18 @@ import numpy as np
 import plotly.graph_objects as go
 
 from covent.law import accuracy as law_accuracy
+from covent.law import fit_line
+from covent.logs.results import FitResult
+from covent.logs.run_folder import END_STEPS, entropies
 from covent.report import numbers as n
 from covent.report.accuracy import accuracy_changes
 from covent.report.agreement import correlation, slope, sum_by_step
 from covent.report.chart import FAINT, INK, MUTED, OKABE_ITO, Chart, Style, dots, figure, line, stacked, table
 from covent.report.probes import by_rollout_step, probe_series
-from covent.report.summary import END_STEPS, LawSummary, entropies
+from covent.report.summary import LawSummary
+from covent.report.tables import ceiling_marks, short_ceiling
 from covent.store.reader import Run
-from covent.store.schema import Estimate
+from covent.store.schema import Estimate, UpdateRow
 from covent.store.series import law_series
 
 FORECAST_COLORS = {0.15: OKABE_ITO[4], 0.30: OKABE_ITO[5]}
@@ -87,11 +91,11 @@ def accuracy_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None
 
 def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
     """Accuracy against entropy with the fitted law, its ceiling and its rival, for one run."""
-    if law.forms is None or law.forms.law.a is None or law.forms.law.b is None:
+    fitted = law.fit
+    if fitted is None or fitted.a is None or fitted.b is None or fitted.ceiling is None:
         return None
     series = law_series(run, law.source)
-    fitted, rival = law.forms.law, law.forms.line
-    assert fitted.a is not None and fitted.b is not None and fitted.ceiling is not None
+    rival = fit_line(series.entropy, series.accuracy, unit="fraction")
     entropy = np.linspace(0.0, float(series.entropy.max()) * 1.03, 80)
     chart = figure("policy entropy H, nats")
     x = entropy.tolist()
@@ -104,8 +108,9 @@ def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         y = (rival.intercept + rival.slope * entropy).tolist()
         chart.add_trace(line(x, y, "line in H", MUTED, dash="dot", width=2.2))
     chart.add_trace(line(x, law_accuracy(entropy, fitted.a, fitted.b).tolist(), "law", INK, width=1.8))
-    ceiling = [fitted.ceiling, fitted.ceiling]
-    chart.add_trace(line([0.0, x[-1]], ceiling, "ceiling", MUTED, dash="dash", width=1.0))
+    if fitted.identified:
+        ceiling = [fitted.ceiling, fitted.ceiling]
+        chart.add_trace(line([0.0, x[-1]], ceiling, "ceiling", MUTED, dash="dash", width=1.0))
     hover = "step %{customdata}<br>H %{x:.4f}<br>R %{y:.3f}"
     at = series.step.tolist()
     name = "points"
@@ -128,13 +133,19 @@ def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         y_label=f"accuracy R ({'validation avg@k' if law.source == 'validation' else 'training reward'})",
         caption="Time runs to the left. Each point is one validation evaluation against the mean entropy of the steps"
         " around it; such averaging raises R² by itself.",
-        note=f"R² {n.fixed(fitted.r2, 3)} for the law, {n.fixed(rival.r2, 3)} for the straight line, over {fitted.n}"
-        f" points of {law.window} steps.",
+        note=f"Ceiling {short_ceiling(fitted)}. {_marks(fitted)}R² {n.fixed(fitted.r2, 3)} for the law,"
+        f" {n.fixed(rival.r2, 3)} for the straight line, over {n.counted(fitted.n, 'point')} of"
+        f" {n.counted(law.window or 0, 'step')}.",
         figure=chart,
         table=table(
             ["known at step", "entropy H", "accuracy R"], at, series.entropy.tolist(), series.accuracy.tolist()
         ),
     )
+
+
+def _marks(law: FitResult) -> str:
+    marks = " ".join(f"{mark}." for mark in ceiling_marks([law]))
+    return f"{marks[:1].upper()}{marks[1:]} " if marks else ""
 
 
 def forecast_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
@@ -196,10 +207,13 @@ def entropy_change_chart(run: Run, style: Style) -> Chart | None:
         anchor="change",
         title=style.label,
         y_label="entropy change so far, nats",
+        note=f"At the end Lemma 1 gives {n.nats(accounted[-1])}, observed were {n.nats(float(observed[-1]))}.",
         caption="Lemma 1 accounts for a step from the logits before and after it; where it lies on the observed line,"
-        " it explains the change. Theorems 1 and 2 predict from the batch before the step, as minus the covariance"
-        " times the step size of a plain gradient step. The optimizer's steps are of another size, so their lines are"
-        " stretched by the factor in the legend to end where the observed one does: only their shape speaks.",
+        " it explains the change. It leaves out what is of second order in a step: little each time, but where it keeps"
+        " one sign it adds up, and the lines part. Theorems 1 and 2 predict from the batch before the step, as minus"
+        " the covariance times the step size of a plain gradient step. The optimizer's steps are of another size, so"
+        " their lines are stretched by the factor in the legend to end where the observed one does: only their shape"
+        " speaks.",
         figure=chart,
         table=table(["step", "observed", *series.explained], steps, observed.tolist(), *sums),
     )
@@ -282,7 +296,7 @@ def covariance_chart(run: Run, style: Style) -> Chart | None:
 
 def share_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
     """Share of tokens a control was asked for and touched, over rollout steps."""
-    chart, parts = figure("rollout step"), []
+    chart, parts, remarks = figure("rollout step"), [], []
     for run, style in zip(runs, styles, strict=True):
         rows = [row for row in run.updates if row.control.asked_frac is not None and row.control.num_tokens]
         if not rows:
@@ -301,6 +315,7 @@ def share_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
             line(x, realised, f"{style.label}, touched", style.color, width=0.8, opacity=0.3, in_legend=False)
         )
         parts.append((style.label, table(["step", "asked", "touched"], x, wanted, realised)))
+        remarks += _remarks(style.label, rows)
     if not parts:
         return None
     chart.update_yaxes(tickformat=".2~%", rangemode="tozero")
@@ -308,18 +323,30 @@ def share_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
         anchor="share",
         title="Tokens the control touched",
         y_label="share of the tokens that carry gradient",
-        caption="Dashed: what the setting asks for. Strong: what was touched, mean of the 5 steps up to it. Below the"
-        " dashed line there were too few candidates, and the control took them all.",
+        note=" ".join(remarks),
+        caption=f"Dashed: what the setting asks for. Strong: what was touched, mean of the {END_STEPS} steps up to it."
+        " A little below the dashed line: the number of tokens is rounded down. Far below: there were too few"
+        " candidates, and the control took them all.",
         figure=chart,
         table=stacked(parts),
         log_switch=True,
     )
 
 
+def _remarks(label: str, rows: Sequence[UpdateRow]) -> list[str]:
+    """What a control remarked, except where it took all candidates or found none, which the plot shows."""
+    notes = [
+        row.control.note for row in rows if not row.control.took_all_candidates and row.control.num_candidates != 0
+    ]
+    return [f"{label}, in {notes.count(n)} of {len(rows)} updates: “{n}”" for n in dict.fromkeys(filter(None, notes))]
+
+
 def pass_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
     """Every accuracy on the test problems before and after, with intervals."""
     chart, parts = figure(""), []
     changes = [[change for change in accuracy_changes(run) if change.split == "test"] for run in runs]
+    if not any(change.end for found in changes for change in found):
+        return None
     names = list(dict.fromkeys(change.measure for found in changes for change in found))
     if not names:
         return None
@@ -334,8 +361,9 @@ def pass_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
             label = "start" if shared else f"{style.label}, start"
             x = [at - 0.35 + width / 2 for at, _ in starts]
             chart.add_trace(_interval_dots(x, [value for _, value in starts], label, MUTED, f"{style.symbol}-open"))
-        x = [names.index(name) - 0.35 + width * (place + 1.5) for name in kept]
-        chart.add_trace(_interval_dots(x, [by_name[name].end for name in kept], style.label, style.color, style.symbol))
+        ends = [(names.index(name), end) for name in kept if (end := by_name[name].end) is not None]
+        x = [at - 0.35 + width * (place + 1.5) for at, _ in ends]
+        chart.add_trace(_interval_dots(x, [end for _, end in ends], style.label, style.color, style.symbol))
         start_text = [n.estimate(by_name[name].start) for name in kept]
         end_text = [n.estimate(by_name[name].end) for name in kept]
         paired = [n.difference(by_name[name].difference) for name in kept]

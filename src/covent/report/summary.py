@@ -12,7 +12,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from covent.errors import FitError, StoreError
-from covent.law import Forecast, FormComparison, compare_forms, forecast
+from covent.law import Forecast, forecast
+from covent.logs.advice import Advice
+from covent.logs.explain import Explanation, explanation
+from covent.logs.results import FitResult, fit_result
+from covent.logs.rows import LogError
+from covent.logs.run_folder import END_POINTS, END_STEPS, control_names, entropies, run_series
 from covent.readings import Mean
 from covent.report.accuracy import AccuracyChange, accuracy_changes
 from covent.report.agreement import Agreement, Quantity, agreements
@@ -21,12 +26,6 @@ from covent.report.probes import probe_series
 from covent.store.reader import Run
 from covent.store.schema import Status, StepRow
 from covent.store.series import LawSeries, law_series
-
-END_STEPS = 5
-"""Rollout steps whose mean is "the end" of a curve: one step alone is noisy."""
-
-END_POINTS = 3
-"""Points of the law whose mean is an accuracy "by then"."""
 
 FRACTIONS = (0.15, 0.30)
 """Shares of the run from which the rest is forecast; the paper's is 36/236 = 0.15."""
@@ -59,10 +58,14 @@ class EntropySummary(Part):
 class Thirds(Part):
     """Where in the run entropy was spent and accuracy was won. Shares of the whole; each list adds up to 1."""
 
+    measure: str
+    """Which accuracy: validation avg@k, or the training reward."""
+    start_accuracy: float
+    """Before any update, or of the first point where that was not measured."""
     end_accuracy: float
     """Mean over the last 3 points of the law."""
     gain: float
-    """`end_accuracy` minus the accuracy at the start."""
+    """`end_accuracy` minus `start_accuracy`."""
     gain_shares: list[float] | None
     """None when there was no gain to share out."""
     entropy_spent: float
@@ -78,8 +81,8 @@ class LawSummary(Part):
     window: int | None
     """Rollout steps in the block of each point."""
     num_points: int
-    forms: FormComparison | None
-    """The law and its rival, a straight line in H."""
+    fit: FitResult | None
+    """The law with its rivals, exactly as `covent fit` gives it for the folder."""
     forecasts: list[Forecast]
     reason: str | None
     """Why there is no fit."""
@@ -99,7 +102,7 @@ class ControlSummary(Part):
     took_all_frac: float
     """Share of updates in which every eligible token was taken: there the share no longer decides."""
     notes: dict[str, int]
-    """What the control remarked, and in how many updates, most frequent first."""
+    """What else the control remarked, and in how many updates, most frequent first."""
 
 
 class ProbeSummary(Part):
@@ -111,6 +114,8 @@ class ProbeSummary(Part):
     """Sum over all optimizer steps, nats."""
     explained: dict[Quantity, float]
     """The same sum of each quantity that should explain it (`covent.report.probes`)."""
+    one_sided_frac: float | None
+    """Share of what Lemma 1 leaves over, step by step in absolute value, that has the sign of its sum."""
     agreements: list[Agreement]
 
     def agreement(self, quantity: Quantity, per: str, trend: str) -> Agreement:
@@ -142,6 +147,9 @@ class RunSummary(Part):
     num_steps: int
     """Rollout steps recorded."""
     num_updates: int
+    num_updates_planned: int | None
+    """Rollout steps times `optimizer.updates_per_rollout`; a rollout with fewer mixed groups than that gives fewer
+    updates. None where the settings do not say."""
     entropy: EntropySummary | None
     thirds: Thirds | None
     accuracy: list[AccuracyChange]
@@ -151,6 +159,9 @@ class RunSummary(Part):
     attribution: AttributionSummary | None
     """None unless the run was asked for it (`attribute_every`)."""
     rollout: RolloutSummary | None
+    advice: Advice | None
+    """What to do next, as `covent explain` says it: from validation accuracy, else from the training reward. None where
+    the run has no point of the law."""
     seconds: dict[str, float]
     """Wall time by phase."""
     notes: list[str]
@@ -172,6 +183,8 @@ def summarise(run: Run) -> RunSummary:
         run: a run folder that was read; it may be short, interrupted, or without evaluations.
     """
     laws = [_law(run, "validation"), _law(run, "training")]
+    law = next((law for law in laws if law.fit is not None), None)
+    told = None if law is None else explanation(run_series(run, law.source), law.fit)
     return RunSummary(
         name=run.name,
         method=method(run),
@@ -179,34 +192,24 @@ def summarise(run: Run) -> RunSummary:
         status=run.status,
         num_steps=len(run.steps),
         num_updates=len(run.updates),
+        num_updates_planned=_updates_planned(run),
         entropy=_entropy(run),
-        thirds=_thirds(run),
+        thirds=None if law is None or told is None else _thirds(run, law.source, told),
         accuracy=accuracy_changes(run),
         laws=laws,
         control=_control(run),
         probe=_probe(run),
         attribution=attribution_summary(run),
         rollout=_rollout(run),
+        advice=None if told is None else Advice(text=told.advice, reason=told.reason),
         seconds=_seconds(run),
         notes=run.notes,
     )
 
 
 def method(run: Run) -> str:
-    """The control of a run: from its settings, else from its updates, else its name."""
-    section = run.header.config.get("control")
-    if isinstance(section, list):
-        return " + ".join(str(each.get("type")) for each in section)
-    named = section.get("type", section.get("name")) if isinstance(section, dict) else section
-    if isinstance(named, str):
-        return named
-    return run.updates[0].control.name if run.updates else run.name
-
-
-def entropies(run: Run) -> tuple[list[int], list[float]]:
-    """Steps and entropies of a run, without steps in which no entropy was measured."""
-    known = [(row.step, row.entropy.value) for row in run.steps if row.entropy.value is not None]
-    return [step for step, _ in known], [value for _, value in known]
+    """The controls of a run in one word, for grouping."""
+    return " + ".join(control_names(run))
 
 
 def _entropy(run: Run) -> EntropySummary | None:
@@ -230,27 +233,20 @@ def _entropy(run: Run) -> EntropySummary | None:
 def _law(run: Run, source: Source) -> LawSummary:
     try:
         series = law_series(run, source)
-        if not len(series):
-            return _no_law(source, series.window, _why_no_points(run, source, series.window))
-        forms = compare_forms(series.entropy, series.accuracy, unit="fraction")
+        fitted = fit_result(run_series(run, source))
         forecasts = [_forecast(run, series, fraction) for fraction in FRACTIONS]
-    except (StoreError, FitError) as error:
-        return _no_law(source, None, str(error))
+    except (StoreError, FitError, LogError) as error:
+        reason = str(error).removeprefix(f"{run.folder} holds no point of the law: ")
+        return LawSummary(source=source, window=None, num_points=0, fit=None, forecasts=[], reason=reason)
     return LawSummary(
-        source=source, window=series.window, num_points=len(series), forms=forms, forecasts=forecasts, reason=None
+        source=source, window=series.window, num_points=len(series), fit=fitted, forecasts=forecasts, reason=None
     )
 
 
-def _no_law(source: Source, window: int | None, reason: str) -> LawSummary:
-    return LawSummary(source=source, window=window, num_points=0, forms=None, forecasts=[], reason=reason)
-
-
-def _why_no_points(run: Run, source: Source, window: int) -> str:
-    if len(run.steps) < window:
-        return f"{len(run.steps)} rollout steps are less than one block of {window}."
-    if source == "validation":
-        return f"No validation evaluation falls in the middle of a whole block of {window} rollout steps."
-    return f"No block of {window} rollout steps is complete."
+def _updates_planned(run: Run) -> int | None:
+    section = run.header.config.get("optimizer")
+    each = section.get("updates_per_rollout") if isinstance(section, dict) else None
+    return each * len(run.steps) if isinstance(each, int) else None
 
 
 def _forecast(run: Run, series: LawSeries, fraction: float) -> Forecast:
@@ -267,36 +263,26 @@ def _forecast(run: Run, series: LawSeries, fraction: float) -> Forecast:
     )
 
 
-def _thirds(run: Run) -> Thirds | None:
-    """Entropy and accuracy at the start and after each third of the run, where "after" looks back, never ahead."""
-    steps, values = entropies(run)
-    series = next((s for s in (_series(run, "validation"), _series(run, "training")) if s is not None), None)
-    if series is None or len(series) < 3 * END_POINTS:
+def _thirds(run: Run, source: Source, told: Explanation) -> Thirds | None:
+    """Entropy and accuracy at the start and after each third of the run, where accuracy looks back, never ahead."""
+    if told.n < 3 * END_POINTS:
         return None
-    ends = [len(steps) * k // 3 for k in (1, 2, 3)]
-    entropy = [values[0], *(float(np.mean(values[max(0, end - END_STEPS) : end])) for end in ends)]
-    counts = [int(np.searchsorted(series.step, steps[end - 1], side="right")) for end in ends]
-    start = next((row.avg.value for row in run.evaluations if row.split == "validation" and row.step == 0), None)
-    accuracy = [
-        float(series.accuracy[0]) if start is None else start,
-        *(float(np.mean(series.accuracy[max(0, count - END_POINTS) : max(1, count)])) for count in counts),
-    ]
-    gain, spent = accuracy[-1] - accuracy[0], entropy[0] - entropy[-1]
+    series = law_series(run, source)
+    steps = entropies(run)[0]
+    ends = [steps[len(steps) * k // 3 - 1] for k in (1, 2)]
+    counts = [int(np.searchsorted(series.step, end, side="right")) for end in ends]
+    between = [float(np.mean(series.accuracy[max(0, count - END_POINTS) : max(1, count)])) for count in counts]
+    accuracy = [told.accuracy_start, *between, told.accuracy_end]
+    gain, spent = accuracy[-1] - accuracy[0], told.entropy_start - told.entropy_end
     return Thirds(
+        measure=told.metric,
+        start_accuracy=accuracy[0],
         end_accuracy=accuracy[-1],
         gain=gain,
         gain_shares=[float(d) / gain for d in np.diff(accuracy)] if gain > 0 else None,
         entropy_spent=spent,
-        entropy_shares=[float(-d) / spent for d in np.diff(entropy)] if spent > 0 else None,
+        entropy_shares=told.entropy_thirds,
     )
-
-
-def _series(run: Run, source: Source) -> LawSeries | None:
-    try:
-        series = law_series(run, source)
-    except StoreError:
-        return None
-    return series if len(series) else None
 
 
 def _control(run: Run) -> ControlSummary | None:
@@ -306,7 +292,9 @@ def _control(run: Run) -> ControlSummary | None:
     asked = [reading.asked_frac for reading in readings if reading.asked_frac is not None]
     num_tokens = sum(reading.num_tokens for reading in readings)
     candidates = [reading.num_candidates for reading in readings if reading.num_candidates is not None]
-    remarks = [reading.note for reading in readings if reading.note]
+    # What took_all_frac and no_candidate_frac count already is not said twice.
+    rest = [r for r in readings if r.note and not r.took_all_candidates and r.num_candidates != 0]
+    remarks = [reading.note for reading in rest]
     by_frequency = sorted(set(remarks), key=lambda note: (-remarks.count(note), note))
     return ControlSummary(
         name=readings[0].name,
@@ -327,11 +315,14 @@ def _probe(run: Run) -> ProbeSummary | None:
     rows: list[Agreement] = []
     for quantity, values in series.explained.items():
         rows += agreements(quantity, series.step, values, series.observed)
+    left_over = series.observed - series.explained["accounted"]
+    size = float(np.abs(left_over).sum())
     return ProbeSummary(
         num_states=next(row.probe.num_states for row in run.updates if row.probe is not None),
         num_updates=len(series.step),
         observed=float(series.observed.sum()),
         explained={quantity: float(values.sum()) for quantity, values in series.explained.items()},
+        one_sided_frac=(size + abs(float(left_over.sum()))) / (2 * size) if size > 0 else None,
         agreements=rows,
     )
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from covent.law.criterion import DECISIVE_AICC
+from covent.law.series import FULL_MARKS
+from covent.logs.phrases import ceiling_text, curve_text, typographic
+from covent.logs.results import FitResult
+from covent.logs.run_folder import END_STEPS
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange
 from covent.report.agreement import TREND_WINDOW, Quantity
 from covent.report.attribution import LEFT_OVER, AttributionSummary
 from covent.report.summary import (
-    END_STEPS,
     ControlSummary,
     EntropySummary,
     LawSummary,
@@ -99,9 +103,34 @@ def _glance_row(label: str, summary: RunSummary) -> list[str]:
         _arrow(summary.change("test", "greedy")),
         _arrow(average),
         _arrow(widest),
-        n.MISSING if law.forms is None else n.percent(law.forms.law.ceiling),
+        n.MISSING if law.fit is None else short_ceiling(law.fit),
         n.MISSING if last is None else n.points(last.unconditional.end_error),
     ]
+
+
+def short_ceiling(law: FitResult) -> str:
+    """A ceiling in a cell: the number only where the points determine one, marked where it is not to be relied on.
+
+    `*` above 100 %; `†` a rival fits clearly better.
+    """
+    if not law.identified:
+        return "not identified"
+    return f"{n.percent(_fraction(law))}{'' if law.is_possible else ' *'}{' †' if law.is_beaten else ''}"
+
+
+def ceiling_marks(laws: Sequence[FitResult]) -> list[str]:
+    """What the marks of `short_ceiling` mean, as far as these laws carry them."""
+    shown = [law for law in laws if law.identified]
+    marks = {
+        "* above 100 %: impossible; the points do not fix the ceiling": any(not law.is_possible for law in shown),
+        "† another curve fits clearly better: do not rely on this ceiling": any(law.is_beaten for law in shown),
+        "not identified: no ceiling can be read off; the report says why": len(shown) < len(laws),
+    }
+    return [mark for mark, carried in marks.items() if carried]
+
+
+def _fraction(law: FitResult) -> float | None:
+    return None if law.ceiling is None else law.ceiling / FULL_MARKS[law.unit]
 
 
 def glance_notes(columns: Sequence[str], summaries: Sequence[RunSummary]) -> list[str]:
@@ -115,13 +144,14 @@ def glance_notes(columns: Sequence[str], summaries: Sequence[RunSummary]) -> lis
         "ceiling": "ceiling: what the law, fitted to the whole run, gives at zero entropy",
         "forecast error": "forecast error: forecast of the end from the first 30 % minus what happened",
     }
-    return [note for column, note in notes.items() if column in columns]
+    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.law("validation")).fit is not None])
+    return [note for column, note in notes.items() if column in columns] + marks
 
 
 def _arrow(change: AccuracyChange | None) -> str:
     if change is None:
         return n.MISSING
-    end = n.percent(change.end.value)
+    end = n.MISSING if change.end is None else n.percent(change.end.value)
     return end if change.start is None else f"{n.fixed(100 * change.start.value, 1)} → {end}"
 
 
@@ -174,36 +204,46 @@ def _accuracy_meaning(change: AccuracyChange) -> str:
 
 
 def _law(law: LawSummary) -> list[Reading]:
-    if law.forms is None:
+    fitted = law.fit
+    if fitted is None:
         return [Reading("fit", n.MISSING, law.reason or "")]
-    fitted, line = law.forms.law, law.forms.line
-    ceiling = n.percent(fitted.ceiling)
-    if fitted.ceiling_interval is not None:
-        ceiling += f" [{n.fixed(100 * fitted.ceiling_interval[0], 1)}, {n.fixed(100 * fitted.ceiling_interval[1], 1)}]"
+    if fitted.a is None or fitted.ceiling is None:
+        return [Reading("fit", n.MISSING, typographic(" ".join(fitted.verdict)))]
     found = [
-        Reading("fit", n.law_formula(fitted.a, fitted.b), f"{fitted.n} points, each entropy a {law.window}-step mean."),
-        Reading(
-            "ceiling b − a",
-            ceiling,
-            n.typographic(" ".join(fitted.warnings)) or "The law at zero entropy, with 95 % interval.",
-        ),
+        Reading("fit", curve_text(fitted), f"{fitted.n} points, each entropy a {law.window}-step mean."),
+        Reading("ceiling b − a", ceiling_text(fitted), "The law at zero entropy, with 95 % interval."),
         Reading(
             "R² law / straight line",
-            f"{n.fixed(fitted.r2, 3)} / {n.fixed(line.r2, 3)}",
-            n.typographic(law.forms.sentence),
+            f"{n.fixed(fitted.r2, 3)} / {n.fixed(fitted.line_r2, 3)}",
+            "Share of the variance of accuracy explained; averaging over steps raises it by itself.",
         ),
+        Reading("for and against", "", typographic(" ".join(fitted.verdict)) or "Nothing speaks against the law."),
+        *_rivals(fitted),
     ]
     for forecast in law.forecasts:
         found.append(
             Reading(
                 f"forecast from {n.percent(forecast.fraction, 0)}: error at the end",
                 n.points(forecast.unconditional.end_error),
-                f"{forecast.num_prefix} points. Given the later entropy {n.points(forecast.conditional.end_error)};"
-                f" “nothing changes” {n.points(forecast.unchanged.end_error)}."
+                f"{n.counted(forecast.num_prefix, 'point')}. Given the later entropy"
+                f" {n.points(forecast.conditional.end_error)}; “nothing changes”"
+                f" {n.points(forecast.unchanged.end_error)}."
                 + ("" if forecast.identified else " The points do not determine the law."),
             )
         )
     return found
+
+
+def _rivals(law: FitResult) -> list[Reading]:
+    if not law.rivals:
+        return []
+    best = law.rivals[0].aicc
+    told = ", ".join(f"{rival.name} +{n.fixed(rival.aicc - best, 1)}" for rival in law.rivals[1:])
+    meaning = (
+        "Akaike's criterion above that of the best: misfit, plus a charge for each coefficient. Lower is better, and"
+        f" {DECISIVE_AICC:g} is clear."
+    )
+    return [Reading("AICc", f"{law.rivals[0].name} best; {told}", meaning)]
 
 
 def _attribution(found: AttributionSummary | None) -> list[Reading]:
@@ -267,7 +307,7 @@ def _control(control: ControlSummary | None) -> list[Reading]:
     if control.no_candidate_frac is not None:
         found.append(Reading("no candidate", f"{n.share(control.no_candidate_frac)} of updates", "Nothing to select."))
     for note, count in list(control.notes.items())[:3]:
-        found.append(Reading("remark", f"{count} updates", note))
+        found.append(Reading("remark", n.counted(count, "update"), note))
     return found
 
 
@@ -301,6 +341,13 @@ def _cost(summary: RunSummary) -> list[Reading]:
         Reading(
             "steps",
             f"{summary.num_steps} rollout, {summary.num_updates} optimizer",
-            f"{summary.status.num_steps} rollout steps were asked for.",
+            f"{n.counted(summary.status.num_steps, 'rollout step')} were asked for." + _updates_meaning(summary),
         ),
     ]
+
+
+def _updates_meaning(summary: RunSummary) -> str:
+    planned = summary.num_updates_planned
+    if planned is None or summary.num_updates >= planned:
+        return ""
+    return f" {planned} optimizer steps were planned; a rollout with few groups of mixed rewards gives fewer."

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from covent.law import Forecast
+from covent.logs.explain import COLLAPSED, ROSE
+from covent.logs.phrases import law_text
+from covent.logs.run_folder import END_POINTS, END_STEPS
 from covent.report import numbers as n
-from covent.report.accuracy import AccuracyChange
+from covent.report.accuracy import AccuracyChange, Difference
 from covent.report.agreement import TREND_WINDOW
 from covent.report.compare import Comparison
 from covent.report.summary import (
-    END_STEPS,
     ControlSummary,
     EntropySummary,
     LawSummary,
@@ -25,14 +27,8 @@ from covent.report.summary import (
     Thirds,
 )
 
-COLLAPSED = 0.1
-"""Below this share of its start entropy counts as collapsed."""
-
 HELD = 0.5
 """From this share on entropy counts as held."""
-
-ROSE = 1.2
-"""Above this share entropy counts as risen."""
 
 CLOSE = 0.02
 """Forecast error in accuracy, two points, that counts as close."""
@@ -40,11 +36,14 @@ CLOSE = 0.02
 AGREES = 0.95
 """Correlation from which Lemma 1 counts as accounting for the change; the slope must be within 0.2 of 1 as well."""
 
+ONE_SIDED = 0.75
+"""From this share of one sign on, what Lemma 1 leaves over is said to add up; errors of both signs would give 0.5."""
+
+MOSTLY = 0.5
+"""From this share of updates on in which a control took every candidate, the page says it with caution."""
+
 PREDICTS = 0.3
 """Correlation below which a prediction is said not to predict."""
-
-SOLVED = 0.97
-"""Accuracy at the end from which the task counts as solved: there is nothing left to control for."""
 
 Tone = Literal["plain", "good", "caution"]
 
@@ -76,33 +75,47 @@ def headline(labels: Sequence[str], summaries: Sequence[RunSummary], found: Sequ
         known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s.entropy))]
         # Many runs are better read in the table below.
         return " ".join(known[:3]) or "No rollout step was recorded yet, so there is nothing to say about entropy."
-    parts = []
-    for comparison in found:
-        text = f"{comparison.label} ends with {n.factor(_ratio(*comparison.end_entropy))} the entropy of"
-        text += f" {comparison.baseline}"
-        average = next((name for name in comparison.differences if name.startswith("avg")), None)
-        if average is not None:
-            value = comparison.differences[average]
-            text += f" and {n.difference(value)} in {average} on the test problems"
-            text += "" if value.shown else ", an interval that holds 0"
-        parts.append(text + ".")
+    parts = [_lead(comparison) for comparison in found]
     if len({summary.seed for summary in summaries}) == 1:
         parts.append("One seed for each: leads, not results.")
     return " ".join(parts)
 
 
+def _lead(comparison: Comparison) -> str:
+    """A run against its baseline: entropy, then the clear differences in accuracy before those that are not."""
+    text = f"{comparison.label} ends with {n.times(_ratio(*comparison.end_entropy))} the entropy of"
+    text += f" {comparison.baseline}."
+    told = sorted(_told(comparison), key=lambda item: not item[1].shown)
+    if not told:
+        return text
+    return f"{text} On the test problems {'; '.join(_clearly(name, value) for name, value in told)}."
+
+
+def _told(comparison: Comparison) -> list[tuple[str, Difference]]:
+    """avg@k, and pass@k at the largest k."""
+    items = list(comparison.differences.items())
+    return [item for item in items[:-1] if item[0].startswith("avg")] + items[-1:]
+
+
+def _clearly(name: str, value: Difference) -> str:
+    if not value.shown:
+        return f"{name} shows no clear difference ({n.difference(value)})"
+    return f"{name} is clearly {'higher' if value.value > 0 else 'lower'} ({n.difference(value)})"
+
+
 def findings(summary: RunSummary) -> list[Finding]:
     """What happened in one run, in the order in which a reader asks."""
     found = [_ended(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
-    found += [_law(summary.law("validation")), _forecast(summary.law("validation"))]
-    found += [_control(summary.control), _accounted(summary.probe), _predicted(summary.probe), _advice(summary)]
+    found += [_law(summary.law("validation")), _forecast(summary.law("validation")), _control(summary.control)]
+    found += [_accounted(summary), _predicted(summary.probe), _advice(summary)]
     return [finding for finding in found if finding is not None]
 
 
 def comparison_findings(found: Sequence[Comparison], summaries: Sequence[RunSummary]) -> list[Finding]:
     """What the runs say against each other, and how far that carries."""
     lines = [_against(comparison) for comparison in found]
-    return [*lines, _seeds(summaries)] if len(summaries) > 1 else lines
+    seeds = _seeds(summaries, compared=bool(found)) if len(summaries) > 1 else None
+    return lines if seeds is None else [*lines, seeds]
 
 
 def _fate(ratio: float) -> str:
@@ -126,7 +139,8 @@ def _short(label: str, entropy: EntropySummary | None) -> str:
         return ""
     left = n.factor(entropy.ratio) if entropy.ratio > ROSE else n.share(entropy.ratio)
     change = f"from {n.plain(entropy.first)} to {n.nats(entropy.last)}, {left} of its start"
-    return f"{label}: entropy {_fate(entropy.ratio)} {change}."
+    bounds = f" ({n.percent(HELD, 0)} to {n.percent(ROSE, 0)} counts as held)" if _fate(entropy.ratio) == "held" else ""
+    return f"{label}: entropy {_fate(entropy.ratio)} {change}{bounds}."
 
 
 def _ended(summary: RunSummary) -> Finding | None:
@@ -146,14 +160,19 @@ def _entropy(summary: RunSummary) -> Finding | None:
     entropy = summary.entropy
     if entropy is None or entropy.ratio is None:
         return None
-    half = "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
     steps = min(END_STEPS, summary.num_steps)
     text = (
         f"Policy entropy went from {n.plain(entropy.first)} to {n.nats(entropy.last)} (mean of the last {steps}"
-        f" steps): {n.share(entropy.ratio)} of its start is left.{half}"
+        f" steps): {n.share(entropy.ratio)} of its start is left"
     )
-    if entropy.ratio < COLLAPSED:
-        text += f" Less than {n.percent(COLLAPSED, 0)} left is what this page calls collapse."
+    bounds = {
+        "collapsed": f"less than {n.percent(COLLAPSED, 0)} is what this page calls collapse",
+        "held": f"{n.percent(HELD, 0)} to {n.percent(ROSE, 0)} is what this page calls held",
+        "rose": f"more than {n.percent(ROSE, 0)} is what this page calls a rise",
+    }
+    fate = _fate(entropy.ratio)
+    text += f" ({bounds[fate]})." if fate in bounds else "."
+    text += "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
     return Finding("Entropy", text, "caution" if entropy.ratio < COLLAPSED or entropy.ratio > ROSE else "plain")
 
 
@@ -161,18 +180,22 @@ def _gain(thirds: Thirds | None) -> Finding | None:
     if thirds is None:
         return None
     if thirds.gain_shares is None:
-        return Finding("Accuracy", f"Accuracy did not rise: {n.points(thirds.gain)} over the run.", "caution")
+        text = f"{_sentence(thirds.measure)} did not rise: {n.points(thirds.gain)} over the run."
+        return Finding("Accuracy", text, "caution")
     first, _, last = thirds.gain_shares
-    text = f"Accuracy rose by {n.fixed(100 * thirds.gain, 1)} points."
+    text = f"{_sentence(thirds.measure)} rose by {n.fixed(100 * thirds.gain, 1)} points, from"
+    text += f" {n.percent(thirds.start_accuracy)} to {n.percent(thirds.end_accuracy)} (mean of the last {END_POINTS}"
+    text += " evaluations)."
     text += f" The first third of the run won {n.percent(first, 0)} of that"
     if thirds.entropy_shares is not None:
-        text += f" and spent {n.percent(thirds.entropy_shares[0], 0)} of the entropy that was spent"
+        text += f" and spent {n.percent(thirds.entropy_shares[0], 0)} of the entropy that was spent; the last third won"
+        return Finding("Accuracy", f"{text} {n.percent(last, 0)} and spent {n.percent(thirds.entropy_shares[2], 0)}.")
     text += f"; the last third won {n.percent(last, 0)}."
     return Finding("Accuracy", text)
 
 
 def _held_out(summary: RunSummary) -> list[Finding]:
-    test = [change for change in summary.accuracy if change.split == "test" and change.start is not None]
+    test = [change for change in summary.accuracy if change.split == "test" and change.start and change.end]
     if not test:
         return []
     shown = [change for change in test if change.measure == "greedy" or change.measure.startswith("avg")]
@@ -203,26 +226,9 @@ def _coverage(change: AccuracyChange) -> str:
 
 
 def _law(law: LawSummary) -> Finding | None:
-    if law.forms is None:
-        return Finding("The law", f"No law on validation accuracy. {law.reason}", "caution")
-    fitted, line = law.forms.law, law.forms.line
-    if fitted.a is None or fitted.b is None or fitted.ceiling is None:
-        return Finding("The law", " ".join(fitted.warnings), "caution")
-    ceiling = n.percent(fitted.ceiling)
-    if fitted.ceiling_interval is not None:
-        low, high = fitted.ceiling_interval
-        ceiling += f" [{n.fixed(100 * low, 1)}, {n.fixed(100 * high, 1)}]"
-    text = f"{n.law_formula(fitted.a, fitted.b)}: a ceiling of {ceiling} at zero entropy."
-    sound = fitted.identified and fitted.ceiling <= 1
-    if fitted.identified and fitted.ceiling > 1 and fitted.ceiling_interval and fitted.ceiling_interval[0] <= 1:
-        text += " More than 100 % is impossible, but the interval reaches below it."
-    elif not sound:
-        text += " " + " ".join(fitted.warnings[:1])
-    text += (
-        f" R² over {fitted.n} points ({law.window}-step means) is {n.fixed(fitted.r2, 3)}, that of a straight line in H"
-        f" {n.fixed(line.r2, 3)}. {n.typographic(law.forms.sentence)}"
-    )
-    return Finding("The law", text, "plain" if sound else "caution")
+    if law.fit is None:
+        return Finding("The law", f"No law on validation accuracy: {law.reason}", "caution")
+    return Finding("The law", law_text(law.fit), "plain" if law.fit.is_sound else "caution")
 
 
 def _forecast(law: LawSummary) -> Finding | None:
@@ -236,7 +242,7 @@ def _forecast(law: LawSummary) -> Finding | None:
 
 def _one_forecast(forecast: Forecast) -> str:
     error, given = forecast.unconditional.end_error, forecast.conditional.end_error
-    start = f"From the first {n.percent(forecast.fraction, 0)} ({forecast.num_prefix} points)"
+    start = f"From the first {n.percent(forecast.fraction, 0)} ({n.counted(forecast.num_prefix, 'evaluation')})"
     if error is None:
         return f"{start} no forecast is possible."
     text = f"{start} the end was forecast {_missed(error)}"
@@ -259,30 +265,47 @@ def _control(control: ControlSummary | None) -> Finding | None:
         return Finding("Control", f"{control.name} selects no tokens: entropy was left to itself.")
     text = (
         f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
-        f" {n.share(control.realised_frac)} ({control.num_selected} tokens in {control.num_updates} updates)."
+        f" {n.share(control.realised_frac)} ({n.counted(control.num_selected, 'token')} in"
+        f" {n.counted(control.num_updates, 'update')})."
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
-        text += " share no longer decides, the band does."
+        text += " share no longer decides, the choice of candidates does."
     if control.no_candidate_frac:
         text += f" In {n.share(control.no_candidate_frac)} of the updates there was no candidate at all."
-    return Finding("Control", text, "caution" if control.took_all_frac > HELD else "plain")
+    for note, count in control.notes.items():
+        text += f" Its note in {count} of {control.num_updates} updates: “{note}”"
+    return Finding("Control", text, "caution" if control.took_all_frac > MOSTLY else "plain")
 
 
-def _accounted(probe: ProbeSummary | None) -> Finding | None:
+def _accounted(summary: RunSummary) -> Finding | None:
+    probe = summary.probe
     if probe is None:
         return None
     whole = probe.agreement("accounted", "optimizer step", "kept")
     if whole.correlation is None or whole.slope is None:
         return None
     good = whole.correlation >= AGREES and abs(whole.slope - 1) <= 0.2
+    accounted = probe.explained["accounted"]
     text = (
         f"On {probe.num_states} fixed probe states, Lemma 1 {'accounts' if good else 'does not account'} for the change"
         f" of entropy step by step: correlation {n.fixed(whole.correlation, 3)}, slope {n.fixed(whole.slope)} over"
-        f" {whole.num_points} optimizer steps; {n.nats(probe.explained['accounted'])} in all,"
-        f" {n.nats(probe.observed)} observed."
+        f" {whole.num_points} optimizer steps{_fewer_updates(summary)}. In all it gives {n.nats(accounted)}, observed"
+        f" were {n.plain(probe.observed)}."
     )
+    if probe.one_sided_frac is not None and probe.one_sided_frac >= ONE_SIDED:
+        text += (
+            f" The rest, {n.signed(probe.observed - accounted, 3)} nats, is of second order, and"
+            f" {n.percent(probe.one_sided_frac, 0)} of it has one sign, so it adds up over the run."
+        )
     return Finding("Explained", text, "good" if good else "caution")
+
+
+def _fewer_updates(summary: RunSummary) -> str:
+    planned = summary.num_updates_planned
+    if planned is None or summary.num_updates >= planned:
+        return ""
+    return f" (of {planned} planned: a rollout with few groups of mixed rewards gives fewer)"
 
 
 def _predicted(probe: ProbeSummary | None) -> Finding | None:
@@ -306,65 +329,33 @@ def _predicted(probe: ProbeSummary | None) -> Finding | None:
 
 
 def _advice(summary: RunSummary) -> Finding | None:
-    entropy, control = summary.entropy, summary.control
-    if entropy is None or entropy.ratio is None or control is None or summary.thirds is None:
+    if summary.advice is None:
         return None
-    if summary.thirds.end_accuracy >= SOLVED:
-        return Finding(
-            "What next",
-            f"Accuracy ended at {n.percent(summary.thirds.end_accuracy)}: the task is solved, and entropy that is gone"
-            " was not missed. Compare controls on a harder task.",
-        )
-    spent, last = entropy.ratio < COLLAPSED, (summary.thirds.gain_shares or [0.0, 0.0, 0.0])[2]
-    if spent and control.asked_frac is None:
-        return Finding(
-            "What next",
-            f"{n.share(entropy.ratio)} of the entropy is left and the last third won {n.percent(last, 0)} of the gain:"
-            " more steps of the same will not bring much. Try Clip-Cov or KL-Cov from the same start, with several"
-            " seeds.",
-        )
-    if spent:
-        return Finding(
-            "What next",
-            f"Entropy fell to {n.share(entropy.ratio)} of its start in spite of the control. Unless the task is solved,"
-            " ask for a larger share of tokens, and look at whether the band holds candidates late in the run.",
-        )
-    if control.took_all_frac > HELD:
-        return Finding(
-            "What next",
-            f"The control took every candidate in {n.percent(control.took_all_frac, 0)} of the updates: raising its"
-            " share changes nothing; lower it, or widen the band.",
-        )
-    if last > 0.2:
-        return Finding(
-            "What next",
-            f"The last third still won {n.percent(last, 0)} of the gain with {n.share(entropy.ratio)} of the entropy"
-            " left: a longer run may win more.",
-        )
-    return None
+    return Finding("What next", f"{summary.advice.text} Reason: {summary.advice.reason}")
 
 
 def _against(comparison: Comparison) -> Finding:
     mine, theirs = comparison.end_entropy
     my_mean, their_mean = comparison.mean_entropy
     text = (
-        f"Entropy at the end {n.nats(mine)} against {n.plain(theirs)}: {n.factor(_ratio(mine, theirs))};"
-        f" mean over the {comparison.num_steps} common steps {n.plain(my_mean)} against {n.plain(their_mean)}."
+        f"Entropy at the end {n.nats(mine)} against {n.plain(theirs)}; mean over the {comparison.num_steps} common"
+        f" steps {n.plain(my_mean)} against {n.plain(their_mean)}."
     )
-    for measure, value in comparison.differences.items():
-        if measure.startswith("avg") or measure == list(comparison.differences)[-1]:
-            verdict = "" if value.shown else ", which holds 0: no difference is shown"
-            text += f" {measure} on the test problems {n.difference(value)}{verdict}."
+    for measure, value in _told(comparison):
+        verdict = "" if value.shown else "; the interval holds 0, so no difference is shown"
+        text += f" {measure} on the test problems: {n.difference(value)}{verdict}."
     if comparison.common_start is False:
         text += " The two runs did not start from the same weights."
     return Finding(f"{comparison.label} against {comparison.baseline}", text)
 
 
-def _seeds(summaries: Sequence[RunSummary]) -> Finding:
-    """How much the runs on this page can carry."""
+def _seeds(summaries: Sequence[RunSummary], *, compared: bool) -> Finding | None:
+    """How much the runs on this page can carry; nothing where one seed of one method is compared with nothing."""
     counts = {
         method: len({s.seed for s in summaries if s.method == method}) for method in (s.method for s in summaries)
     }
+    if max(counts.values()) == 1 and not compared:
+        return None
     if max(counts.values()) == 1:
         text = (
             "One seed for each method. The intervals are about the choice of problems, not about training again: with"
@@ -385,3 +376,7 @@ def _spread(summaries: Sequence[RunSummary], method: str) -> str:
 
 def _ratio(mine: float, theirs: float) -> float | None:
     return mine / theirs if theirs > 0 else None
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

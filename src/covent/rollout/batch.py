@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from transformers import PreTrainedModel
 
 from covent.core.entropy import logprob_and_entropy
 from covent.core.keys import TokenIdentity
+from covent.core.lm_head import logprob_and_entropy_from_hidden
+from covent.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,62 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
+HEAD_FROM_VOCABULARY = 16_384
+"""Entries from which on a model is scored by `covent.core.lm_head`, without logits. It depends on the model alone, so
+that the way responses are batched never changes which of two computations, equal to rounding, is made."""
+
+PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose logits are the product of last hidden states and output embedding, and no more."""
+
+HEAD_WORKSPACE_BYTES = 256 << 20
+"""What may hold logits from a forward to its backward pass; a micro-batch of few tokens fits: nothing is made twice."""
+
+
 def response_logits(model: PreTrainedModel, responses: Responses) -> Tensor:
     """Logits [B, T, V] that predict each response token, at T = 1. Gradients flow to the model."""
-    num_response = responses.response_ids.shape[1]
-    ids = torch.cat([responses.prompt_ids, responses.response_ids], dim=1)
+    inputs = _model_inputs(responses)
+    return model(**inputs, logits_to_keep=responses.response_ids.shape[1] + 1).logits[:, :-1]
+
+
+def _response_hidden(model: PreTrainedModel, responses: Responses) -> Tensor:
+    """Last hidden states [B, T, D] that predict each response token. Gradients flow to the model."""
+    states = model.get_decoder()(**_model_inputs(responses)).last_hidden_state
+    return states[:, -responses.response_ids.shape[1] - 1 : -1]
+
+
+def _model_inputs(responses: Responses) -> dict[str, Any]:
     mask = torch.cat([responses.prompt_mask, responses.mask], dim=1)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=positions_of(mask),
-        use_cache=False,
-        logits_to_keep=num_response + 1,
+    return {
+        "input_ids": torch.cat([responses.prompt_ids, responses.response_ids], dim=1),
+        "attention_mask": mask.long(),
+        "position_ids": positions_of(mask),
+        "use_cache": False,
+    }
+
+
+def scores_without_logits(model: PreTrainedModel) -> bool:
+    """Whether `score` goes by the LM head's tiles: a large vocabulary, and a head that is nothing but a product."""
+    head = model.get_output_embeddings()
+    return (
+        isinstance(head, torch.nn.Linear)
+        and head.out_features >= HEAD_FROM_VOCABULARY
+        and model.config.model_type in PLAIN_HEADS
     )
-    return output.logits[:, :-1]
+
+
+def bad_logit(logits: Tensor, mask: Tensor) -> str:
+    """`nan` or `inf` if such a logit stands at a token of the mask, `-inf` if all its logits are; otherwise empty.
+
+    A single -inf is an entry of the vocabulary that is switched off, and does no harm.
+
+    Args:
+      logits: [..., V].
+      mask: [...]; what stands behind it may be anything.
+    """
+    # The maximum of a row with NaN is NaN.
+    most = logits.detach().amax(dim=-1)
+    bad = most[mask & ~most.isfinite()]
+    return str(float(bad[0])) if len(bad) else ""
 
 
 def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -100,8 +146,37 @@ def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 
 
     The log-prob is at the sampling temperature, so that ratios compare the policies that act; the entropy is at T = 1.
     Positions behind the mask hold finite junk.
+
+    Raises: NonFiniteError when a logit of a response token is NaN or infinite.
     """
-    return token_scores(response_logits(model, responses), responses.response_ids, temperature)
+    if not scores_without_logits(model):
+        logits = response_logits(model, responses)
+        require_finite(logits, responses.mask)
+        return token_scores(logits, responses.response_ids, temperature)
+    head, hidden = model.get_output_embeddings(), _response_hidden(model, responses)
+
+    def at(temperature: float) -> tuple[Tensor, Tensor]:
+        return logprob_and_entropy_from_hidden(
+            hidden,
+            head.weight,
+            responses.response_ids,
+            bias=head.bias,
+            mask=responses.mask,
+            temperature=temperature,
+            workspace_bytes=HEAD_WORKSPACE_BYTES,
+        )
+
+    logprobs, entropies = at(1.0)
+    # The head gives NaN where a logit is NaN or inf, and where none is finite.
+    if bool((responses.mask & entropies.detach().isnan()).any()):
+        raise NonFiniteError("A logit of the learner is NaN or infinite.", tensor="learner's logits")
+    return (logprobs if temperature == 1.0 else at(temperature)[0]), entropies
+
+
+def require_finite(logits: Tensor, mask: Tensor) -> None:
+    """Raises: NonFiniteError when a logit at a token of the mask is NaN or infinite."""
+    if bad := bad_logit(logits, mask):
+        raise NonFiniteError(f"A logit of the learner is {bad}.", tensor="learner's logits")
 
 
 def token_scores(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from covent import stopping
 from covent.core.keys import TokenIdentity, token_uniform
-from covent.rollout.batch import Responses, pad_left, positions_of, token_scores
+from covent.errors import NonFiniteError
+from covent.rollout.batch import Responses, bad_logit, pad_left, positions_of, token_scores
 
 
 @torch.no_grad()
@@ -39,6 +41,9 @@ def sample(
       key: from `covent.core.keys.key(seed, purpose, step)`.
       temperature: of the sampling distribution; the sampler's log-probs are at this temperature (at 1 if it is 0).
     Returns: responses in prompt order, the samples of a prompt together.
+    Raises:
+      NonFiniteError: a logit is NaN or infinite.
+      Stopped: a signal asked for it.
     """
     decoding = _Decoding(model, prompts, num_samples, pad_id)
     device = model.device
@@ -47,7 +52,10 @@ def sample(
     alive = torch.ones_like(group, dtype=torch.bool)
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for step in range(max_tokens):
+        stopping.poll()
         logits = decoding.logits
+        if bad := bad_logit(logits, alive):
+            raise NonFiniteError(f"A logit of the sampler at token {step} is {bad}.", tensor="sampler's logits")
         token = _draw(logits, temperature, key, TokenIdentity(group, number, torch.full_like(group, step)))
         logprob, entropy = token_scores(logits, token, temperature or 1.0)
         columns.append((torch.where(alive, token, pad_id), alive, logprob, entropy))

@@ -16,7 +16,9 @@ from covent.store.schema import (
     SCHEMA_VERSION,
     AttributionRow,
     EvaluationRow,
+    FaultRow,
     ForecastRow,
+    ResumeRow,
     Row,
     RunHeader,
     SampleRow,
@@ -27,6 +29,8 @@ from covent.store.schema import (
 )
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+
+_DAMAGED = "The file was changed or damaged; restore it, or run again."
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Run:
     samples: list[SampleRow]
     attributions: list[AttributionRow] = field(default_factory=list)
     """Empty unless the run was asked for them."""
+    faults: list[FaultRow] = field(default_factory=list)
+    resumes: list[ResumeRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know: a line that was cut off, a status that is missing."""
 
@@ -66,29 +72,71 @@ def read_run(folder: Path | str) -> Run:
         StoreError: another schema version, or a file or line that does not fit the schema; the message has file:line.
     """
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise MissingPathError(_not_a_run(folder))
     notes: list[str] = []
-    header = _header(folder / "run.json")
+    header = read_header(folder)
     steps = _rows(folder / "steps.jsonl", StepRow, notes)
     updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
     attributions = _rows(folder / "attributions.jsonl", AttributionRow, notes)
     _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
     _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
+    evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
+    if _is_own(header):
+        _require_verdicts(folder / "steps.jsonl", steps)
+        _require_one_each(folder / "evaluations.jsonl", evaluations)
+    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
+    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
+    notes += _remarks(faults, resumes)
+    status = _status(folder / "status.json", len(steps), notes)
+    notes += _disagreements(status, steps, faults)
     return Run(
         folder=folder,
         header=header,
-        status=_status(folder / "status.json", len(steps), notes),
+        status=status,
         steps=steps,
         updates=updates,
-        evaluations=_rows(folder / "evaluations.jsonl", EvaluationRow, notes),
+        evaluations=evaluations,
         forecasts=_rows(folder / "forecasts.jsonl", ForecastRow, notes),
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
         attributions=attributions,
+        faults=faults,
+        resumes=resumes,
         notes=notes,
     )
+
+
+def read_header(folder: Path) -> RunHeader:
+    """What the run in `folder` is.
+
+    Raises:
+        MissingPathError: `folder` does not exist, or has no run.json.
+        StoreError: run.json is damaged or of another schema version.
+    """
+    if not (folder / "run.json").is_file():
+        raise MissingPathError(_not_a_run(folder))
+    return _header(folder / "run.json")
+
+
+def read_status(folder: Path) -> Status:
+    """Where the run in `folder` stands; one without status.json was interrupted. Raises: StoreError."""
+    return _status(folder / "status.json", 0, [])
+
+
+def read_resumes(folder: Path) -> list[ResumeRow]:
+    """Each time that the run in `folder` was taken up again. Raises: StoreError."""
+    return _rows(folder / "resumes.jsonl", ResumeRow, [])
+
+
+def _remarks(faults: list[FaultRow], resumes: list[ResumeRow]) -> list[str]:
+    """What happened to the run beside its steps."""
+    remarks = []
+    if faults:
+        remarks.append(f"{len(faults)} optimizer steps or rollouts were not applied: not finite (faults.jsonl).")
+    changed = sorted({name for row in resumes for name in row.changes})
+    if changed:
+        remarks.append(f"It was resumed with changes: {', '.join(changed)} (resumes.jsonl).")
+    return remarks
 
 
 def _not_a_run(folder: Path) -> str:
@@ -104,7 +152,7 @@ def _not_a_run(folder: Path) -> str:
 def _header(path: Path) -> RunHeader:
     try:
         data: Any = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}. Restore the file, or run again.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -116,14 +164,14 @@ def _header(path: Path) -> RunHeader:
 
 
 def _status(path: Path, num_steps: int, notes: list[str]) -> Status:
-    if not path.is_file():
+    if not _is_there(path):
         notes.append("status.json is missing: the run is taken as interrupted.")
         return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json is missing")
     return _validated(Status, path.read_bytes(), str(path))
 
 
 def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
-    if not path.is_file():
+    if not _is_there(path):
         return []
     # Only the newline byte ends a row: text may contain other characters that count as line ends in Unicode.
     *lines, last = path.read_bytes().split(b"\n")
@@ -134,10 +182,16 @@ def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
     return [_validated(kind, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
+def _is_there(path: Path) -> bool:
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is a folder and should be a file. Remove or rename it; a run has no such folder.")
+    return path.exists()
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -147,12 +201,10 @@ def _validated(kind: type[AnyRow], text: bytes, where: str) -> AnyRow:
         row = kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the line"
+        place = ".".join(str(part) for part in first["loc"])
+        message = (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ")
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise StoreError(
-            f"{where} is not a valid {kind.__name__}: {place}: {first['msg']}{more}. The file was changed or damaged;"
-            f" restore it, or run again."
-        ) from error
+        raise StoreError(f"{where} is not a valid {kind.__name__}: {message}{more}. {_DAMAGED}") from error
     # The JSON parser lets the words NaN and Infinity through, which no covent writer produces.
     if b"NaN" in text or b"Infinity" in text:
         found = first_non_finite(row.model_dump())
@@ -168,3 +220,48 @@ def _require_increasing(path: Path, name: str, values: list[int]) -> None:
                 f"{path}:{line} has {name} {after} after {name} {before}; they must increase. Two runs may have"
                 f" written to this folder: run again into a fresh one."
             )
+
+
+def _is_own(header: RunHeader) -> bool:
+    """Whether covent's trainer made the run: its rewards are verdicts, and it evaluates once at a step. Others need
+    not keep to that."""
+    return "task" in header.config
+
+
+def _require_verdicts(path: Path, steps: list[StepRow]) -> None:
+    for line, row in enumerate(steps, start=1):
+        if not 0 <= row.reward.sum <= row.reward.count:
+            raise StoreError(
+                f"{path}:{line} has reward.sum {row.reward.sum:g} over reward.count {row.reward.count}; each response"
+                f" earns 0 or 1. {_DAMAGED}"
+            )
+
+
+def _require_one_each(path: Path, rows: list[EvaluationRow]) -> None:
+    lines: dict[tuple[str, int], int] = {}
+    for line, row in enumerate(rows, start=1):
+        before = lines.setdefault((row.split, row.step), line)
+        if before != line:
+            raise StoreError(
+                f"{path}:{line} has step {row.step} and split {row.split} again, after line {before}; each evaluation"
+                f" is made once. {_DAMAGED}"
+            )
+
+
+def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow]) -> list[str]:
+    """Where status.json and the rows of steps.jsonl tell different stories. A rollout that was left out has no row."""
+    notes = []
+    told = {row.step for row in steps} | {row.step for row in faults if row.update is None}
+    done = max(told, default=-1) + 1
+    # A run writes the row first: killed in between, its row is one ahead.
+    ahead = 0 if status.state == "finished" else 1
+    if not status.step <= done <= status.step + ahead:
+        rows = f"end at step {done - 1}" if told else "are missing"
+        notes.append(
+            f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
+        )
+    if steps and len(told) < done - min(told):
+        notes.append(
+            f"steps.jsonl holds {len(steps)} of the rollout steps {min(told)} to {done - 1}; the rest is missing."
+        )
+    return notes

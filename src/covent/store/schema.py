@@ -12,16 +12,22 @@ samples.jsonl      SampleRow: one sampled response with its token columns
 verifier_faults.jsonl VerifierFaultRow: responses whose judging timed out, crashed or failed
 rejected_rows.jsonl RejectedRow: rows of the task's data set that were left out
 attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
+faults.jsonl       FaultRow: an optimizer step or rollout that was not applied because a number was not finite
+faults/            the rollouts of those
+resumes.jsonl      ResumeRow: each time the run was taken up again, and what had changed
+checkpoints/       what `covent resume` goes on from (see covent.store.checkpoint)
+run.lock           locked while a process writes to the folder, and which process
 model/             the final weights (safetensors) and tokenizer
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from covent.readings import ControlReading, CovarianceTail, EntropyReading, Mean, ProbeReading
+from covent.readings import CovarianceTail, Mean, ProbeReading
+from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Proportion, Settings, Share
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +38,21 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_TIMING = {"timing": True}
+
+Seconds = Annotated[float, Field(json_schema_extra=_TIMING)]
+"""Wall time. It is a field's mark too: of a run that is repeated or resumed, all but these must come out the same."""
+
+SecondsByPhase = Annotated[dict[str, float], Field(json_schema_extra=_TIMING)]
+"""Wall times by name, marked in the same way."""
+
+
+def untimed(row: Row) -> dict[str, Any]:
+    """The fields of a row that are not wall times: what the same settings and seed must reproduce bit for bit."""
+    marked = {name for name, field in type(row).model_fields.items() if field.json_schema_extra == _TIMING}
+    return row.model_dump(exclude=marked)
+
+
 class RunHeader(Row):
     """What a run is: settings, seeds, versions, hardware; everything needed to run it again."""
 
@@ -40,7 +61,7 @@ class RunHeader(Row):
     """Short label for legends, for example `grpo`, `clip_cov`."""
     created: str
     """UTC time, ISO 8601."""
-    config: dict[str, Any]
+    config: Settings
     """The complete settings of the run, nested, as the trainer used them."""
     seed: int
     threads: int
@@ -50,7 +71,7 @@ class RunHeader(Row):
     commit: str | None
     """Git commit of covent's working tree, with `+dirty` if it had changes; None outside a checkout."""
     hardware: str
-    num_parameters: int
+    num_parameters: Count
     start_model: str | None
     """Content hash of the weights that RL starts from; None until the warm start has ended."""
 
@@ -59,115 +80,129 @@ class Status(Row):
     """Where a run stands."""
 
     state: Literal["running", "finished", "interrupted", "failed"]
-    step: int
+    step: Count
     """Rollout steps completed."""
-    num_steps: int
+    num_steps: Count
     """Rollout steps asked for."""
     message: str = ""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Wall time of the whole run so far."""
 
 
 class StepRow(Row):
     """One rollout step. All quantities are of the policy that sampled it, before the updates of this step."""
 
-    step: int
+    step: Count
     """0-based: the rollout of step s is sampled after s rounds of updates."""
-    entropy: EntropyReading
+    entropy: Entropy
     """The paper's entropy: exact, T = 1, mean over a response's tokens, then over all responses, before filtering."""
-    entropy_token: EntropyReading
+    entropy_token: Entropy
     """The same tokens, each with equal weight."""
     reward: Mean
     """Training reward over all judged responses before filtering."""
-    response_length: Mean
-    truncated: Mean
+    response_length: NotNegative
+    truncated: Share
     """Share of responses that hit the length limit without an end token."""
-    unparsable: Mean
+    unparsable: Share
     """Share of responses in which the verifier found no answer."""
-    error: Mean | None = None
+    error: Share | None = None
     """Share of responses that could not be judged; they are in no baseline and carry no gradient."""
-    verdicts: dict[str, int] = {}
+    verdicts: dict[str, Count] = {}
     """Responses by verdict. Time-outs and crashes are the answer's own doing and count as wrong."""
-    num_groups: int
+    num_groups: Count
     """Groups (prompts) sampled, over all generation rounds."""
-    num_all_right: int
-    num_all_wrong: int
-    num_kept_groups: int
+    num_all_right: Count
+    num_all_wrong: Count
+    num_kept_groups: Count
     """Groups with mixed rewards that went into the updates."""
-    num_generations: int
+    num_generations: Count
     """Generation rounds of this step; more than 1 only with dynamic sampling."""
-    num_updates: int
+    num_updates: Count
     """Optimizer steps taken on this rollout."""
     sampler_gap: float | None
     """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths."""
-    seconds: dict[str, float]
+    num_not_applied: int = 0
+    """Optimizer steps of this rollout that were not applied, see FaultRow."""
+    seconds: SecondsByPhase
     """Wall time by phase: rollout, measure, update, probe, evaluate."""
 
 
 class UpdateRow(Row):
     """One optimizer step."""
 
-    update: int
+    update: Count
     """0-based optimizer step over the whole run."""
-    step: int
+    step: Count
     """The rollout step it belongs to."""
-    num_responses: int
-    num_tokens: int
+    num_responses: Count
+    num_tokens: Count
     """Tokens that carry gradient."""
     loss: float
     grad_norm: float
     """Before clipping."""
     lr: float
-    entropy: EntropyReading
+    entropy: Entropy
     """Exact entropy of the current policy on the tokens of this batch (kept responses only)."""
-    abs_log_ratio: Mean
+    abs_log_ratio: NotNegative
     """Mean |log pi - log pi_old| over the tokens of the batch, before the step."""
-    clip_low: Mean
+    clip_low: Share
     """Share of tokens whose ratio lies below the clip range with A < 0."""
-    clip_high: Mean
+    clip_high: Share
     """Share of tokens whose ratio lies above the clip range with A > 0."""
     covariance: CovarianceTail
-    control: ControlReading
+    control: Control
     probe: ProbeReading | None
 
 
 class Estimate(Row):
     """A proportion with a 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Proportion
+    low: Proportion
+    high: Proportion
 
 
 class EvaluationRow(Row):
     """One evaluation. Intervals are Wilson intervals over problems."""
 
-    step: int
+    step: Count
     """Policy after this many rounds of updates: 0 is the start."""
     split: Literal["validation", "test"]
-    num_problems: int
-    num_samples: int
+    num_problems: Positive
+    num_samples: Positive
     """Sampled responses per problem at temperature 1, besides one greedy response if `greedy` is not None."""
     greedy: Estimate | None
     avg: Estimate
     """avg@k with k = num_samples."""
     pass_at: dict[str, Estimate]
     """Unbiased pass@k; keys are k as text."""
-    entropy: EntropyReading
+    entropy: Entropy
     num_right: list[int]
     """Right sampled responses of each problem, in the fixed order of the problems."""
-    unparsable: Mean
-    error: Mean | None = None
+    unparsable: Share
+    error: Share | None = None
     """Share of sampled responses that could not be judged; they are left out of all other numbers."""
-    seconds: float
+    seconds: Seconds
+
+    @model_validator(mode="after")
+    def _fits_its_problems_and_samples(self) -> Self:
+        if len(self.num_right) != self.num_problems:
+            raise ValueError(f"num_right has {len(self.num_right)} entries for {self.num_problems} problems")
+        wrong = next((right for right in self.num_right if not 0 <= right <= self.num_samples), None)
+        if wrong is not None:
+            raise ValueError(f"num_right has {wrong} right of {self.num_samples} samples")
+        for k in self.pass_at:
+            if not (k.isdecimal() and len(k) < 16 and str(int(k)) == k and 1 <= int(k) <= self.num_samples):
+                raise ValueError(f"pass_at has the key '{k}'; its keys are numbers from 1 to {self.num_samples}")
+        return self
 
 
 class ForecastRow(Row):
     """What the law said about the rest of the run while it went on, from the points known by then."""
 
-    step: int
+    step: Count
     """Rollout steps up to and including this one were known."""
-    num_points: int
+    num_points: Count
     ceiling: float | None
     """b - a of the law so far; an accuracy as a fraction, not clipped."""
     ceiling_low: float | None
@@ -185,7 +220,7 @@ class ForecastRow(Row):
 class VerdictRow(Row):
     """One problem of a test evaluation, with its verdicts."""
 
-    step: int
+    step: Count
     split: Literal["validation", "test"]
     problem: str
     """Content hash of the problem."""
@@ -193,17 +228,17 @@ class VerdictRow(Row):
     answer: str
     greedy_response: str | None
     greedy_verdict: str | None
-    verdicts: dict[str, int]
+    verdicts: dict[str, Count]
     """Number of sampled responses by verdict: right, wrong, unparsable, time-out, crash, error, not applicable."""
 
 
 class SampleRow(Row):
     """A sampled response with one entry a token in each column."""
 
-    step: int
-    group: int
+    step: Count
+    group: Count
     """Number of the group in the run."""
-    sample: int
+    sample: Count
     prompt: str
     answer: str
     verdict: str
@@ -217,15 +252,23 @@ class SampleRow(Row):
     selected: list[bool] | None
     """Tokens the control chose."""
 
+    @model_validator(mode="after")
+    def _columns_are_as_long_as_the_tokens(self) -> Self:
+        for name in ("logprobs", "entropies", "covariances", "selected"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.tokens):
+                raise ValueError(f"{name} has {len(column)} entries for {len(self.tokens)} tokens")
+        return self
+
 
 class VerifierFaultRow(Row):
     """A response whose judging timed out, crashed, failed, or needs a word; at most 20 a step."""
 
     phase: Literal["train", "validation", "test"]
-    step: int
-    group: int
+    step: Count
+    group: Count
     """Number of the group in the run; of the problem in an evaluation."""
-    sample: int
+    sample: Count
     prompt: str
     """Its end."""
     response: str
@@ -250,10 +293,10 @@ class AttributionRow(Row):
     sum of parts + unattributed + second_order_logits + second_order_entropy = observed
     """
 
-    update: int
+    update: Count
     """The optimizer step, as in UpdateRow."""
-    step: int
-    num_states: int
+    step: Count
+    num_states: Count
     entropy_before: float
     parts: dict[str, float]
     """First-order change by cause: policy term on right and on wrong answers as if nothing were clipped or removed,
@@ -272,6 +315,36 @@ class AttributionRow(Row):
     """Common factor of all gradient parts from the clip of the gradient's norm; 1 where it did not act."""
 
 
+class FaultRow(Row):
+    """Something that was not applied because a number in it was NaN or infinite; the weights are as they were."""
+
+    step: Count
+    update: Count | None
+    """The optimizer step; None when the whole rollout was left out."""
+    tensor: str
+    """The first bad tensor."""
+    message: str
+    in_a_row: Count
+    """Faults since the last optimizer step that was applied; the third stops the run."""
+    rollout: str | None
+    """File in the run folder with the prompts and what had been sampled; tensors lie beside it as safetensors."""
+
+
+class ResumeRow(Row):
+    """One time that a run was taken up again."""
+
+    time: Annotated[str, Field(json_schema_extra=_TIMING)]
+    """UTC, ISO 8601."""
+    checkpoint: str | None
+    """Name of the checkpoint; None when there was none yet and the run began again."""
+    step: Count
+    """Rollout steps that were done."""
+    set_aside: list[str]
+    """Newer checkpoints that were damaged or did not fit the rows, by their new names."""
+    changes: dict[str, tuple[str, str]]
+    """What differs from the run so far and was allowed by name: before, after."""
+
+
 ROW_FILES: dict[str, type[Row]] = {
     "steps": StepRow,
     "updates": UpdateRow,
@@ -282,4 +355,6 @@ ROW_FILES: dict[str, type[Row]] = {
     "verifier_faults": VerifierFaultRow,
     "rejected_rows": RejectedRow,
     "attributions": AttributionRow,
+    "faults": FaultRow,
+    "resumes": ResumeRow,
 }

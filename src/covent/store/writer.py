@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TextIO
+from typing import Literal, Self
+
+from filelock import BaseFileLock
 
 from covent.errors import ConfigError, NonFiniteError, RunExistsError, StoreError, suggestion
+from covent.store import durable
 from covent.store.finite import first_non_finite
+from covent.store.lock import LOCK_FILE, locked
+from covent.store.rows import Mark, RowFile, prefix_fault
 from covent.store.schema import ROW_FILES, SCHEMA_VERSION, Row, RunHeader, Status
+
+_KEPT_WHOLE = ("resumes",)
+"""Rows about the run folder rather than of the run: they are never cut back."""
+
+_DEBRIS = {LOCK_FILE, "config.yaml", "config.yaml.tmp", "run.json.tmp"}
+"""What a process can leave that was killed before run.json made its folder a run folder."""
 
 
 class RunWriter:
-    """The one writer of one run folder.
+    """The one writer of one run folder; it holds the folder's lock.
 
     Each row reaches the operating system before `append` returns, so a killed process loses at most the line it was
-    writing; rows are not synced to the disk one by one, so a power cut may lose more.
+    writing; rows are synced to the disk with each checkpoint, so a power cut loses what came after the last one.
 
         with RunWriter.create(folder, header, config_yaml, num_steps=160) as writer:
             writer.append("steps", row)
             writer.status("finished", step=160, message="", seconds=31.5)
     """
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
-        """For `create`, which also lays the folder out; `folder` must hold run.json already."""
+    def __init__(self, folder: Path, num_steps: int, lock: BaseFileLock) -> None:
+        """For `create` and `reopen`; `folder` must hold run.json already."""
         self.folder = folder
         self.num_steps = num_steps
-        self._files: dict[str, TextIO] = {}
+        self._lock = lock
+        self._files: dict[str, RowFile] = {}
         self._closed = False
 
     @classmethod
     def create(cls, folder: Path | str, header: RunHeader, config_yaml: str, num_steps: int) -> Self:
-        """Make a run folder with run.json, config.yaml and a status `running`, and open it for rows.
+        """Make a run folder with config.yaml, run.json and a status `running`, and open it for rows.
 
         Args:
             folder: a folder that does not exist yet, or is empty.
@@ -42,8 +55,10 @@ class RunWriter:
 
         Raises:
             RunExistsError: the folder holds something, or the path is a file.
+            RunLockedError: another process is about to write there.
             StoreError: the header carries another schema version than this covent writes.
             NonFiniteError: a setting in the header is NaN or infinite.
+            DiskError: nothing can be written there.
         """
         folder = Path(folder)
         if header.schema_version != SCHEMA_VERSION:
@@ -51,37 +66,97 @@ class RunWriter:
                 f"The header of {folder} carries schema version {header.schema_version}; this covent writes version"
                 f" {SCHEMA_VERSION}. Set schema_version={SCHEMA_VERSION}."
             )
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "is not empty" if folder.is_dir() else "is a file"
-            raise RunExistsError(
-                f"The run folder {folder} {what}, and a run never writes over another. Choose another folder, or"
-                f" remove this one."
-            )
         text = _json_text(header, folder / "run.json")
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "run.json", text)
-        _replace(folder / "config.yaml", config_yaml)
-        writer = cls(folder, num_steps)
+        with durable.disk_errors(f"Making the run folder {folder}", "then call again"):
+            if folder.is_file():
+                raise RunExistsError(f"The run folder {folder} is a file. Choose another folder, or remove it.")
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / LOCK_FILE).exists():
+                # Somebody else's folder: nothing is left there, not even a lock.
+                _must_be_free(folder)
+            # If a run is going on there, this says so and names its process.
+            lock = locked(folder)
+            try:
+                _must_be_free(folder)
+                durable.replace(folder / "config.yaml", config_yaml, synced=True)
+                # Written last: it makes the folder a run folder.
+                durable.replace(folder / "run.json", text, synced=True)
+            except BaseException:
+                lock.release()
+                raise
+        writer = cls(folder, num_steps, lock)
         writer.status("running", step=0)
         return writer
+
+    @classmethod
+    def reopen(cls, folder: Path, num_steps: int) -> Self:
+        """Open a run folder to go on with it; its rows must be cut back before any is added.
+
+        Raises:
+            RunLockedError: another process writes there.
+            DiskError: nothing can be written there.
+        """
+        with durable.disk_errors(f"Opening the run folder {folder}", "then call again"):
+            return cls(folder, num_steps, locked(folder))
+
+    def marks(self) -> dict[str, Mark]:
+        """Where each row file ends now."""
+        return {kind: file.mark() for kind, file in self._files.items() if kind not in _KEPT_WHOLE}
+
+    def sync(self) -> None:
+        """Bring all rows to the disk, so that a checkpoint that counts on them cannot outlive them."""
+        with durable.disk_errors(f"Saving the rows of {self.folder}", self._then):
+            for file in self._files.values():
+                durable.sync(file.descriptor)
+            durable.sync_folder(self.folder)
+
+    def cut_back(self, marks: Mapping[str, Mark]) -> None:
+        """Make the row files end at their marks again; a file without a mark had not begun.
+
+        Raises: StoreError when a file does not reach its mark or differs before it.
+        """
+        for kind, mark in marks.items():
+            if reason := prefix_fault(self.folder, kind, mark):
+                raise StoreError(reason)
+        with durable.disk_errors(f"Cutting back the rows of {self.folder}", self._then):
+            for kind in ROW_FILES:
+                path = self.folder / f"{kind}.jsonl"
+                if kind in marks:
+                    os.truncate(path, marks[kind].num_bytes)
+                elif kind not in _KEPT_WHOLE:
+                    path.unlink(missing_ok=True)
+            for kind in marks:
+                self._open(kind)
+
+    @property
+    def _then(self) -> str:
+        return f"then: covent resume {self.folder}"
 
     def header(self, header: RunHeader) -> None:
         """Replace run.json in one piece, for what is known only after the folder was made."""
         path = self.folder / "run.json"
-        _replace(path, _json_text(header, path))
+        text = _json_text(header, path)
+        with durable.disk_errors(f"Writing {path}", self._then):
+            durable.replace(path, text, synced=True)
+
+    def config(self, config_yaml: str) -> None:
+        """Replace config.yaml in one piece, for a run that goes on under other settings."""
+        path = self.folder / "config.yaml"
+        with durable.disk_errors(f"Writing {path}", self._then):
+            durable.replace(path, config_yaml, synced=True)
 
     def append(self, kind: str, row: Row) -> None:
         """Add one row to `kind`.jsonl.
 
         Args:
-            kind: a key of `covent.store.schema.ROW_FILES`: steps, updates, evaluations, verdicts, samples or
-                attributions.
+            kind: a key of `covent.store.schema.ROW_FILES`, for example steps or updates.
             row: a row of that kind.
 
         Raises:
             ConfigError: no such kind, or a row of another kind.
             NonFiniteError: a number of the row is NaN or infinite; the message names the field. Nothing is written.
             StoreError: the writer is closed.
+            DiskError: the row could not be written; the file is as it was.
         """
         path = self.folder / f"{kind}.jsonl"
         if self._closed:
@@ -91,10 +166,13 @@ class RunWriter:
         if not isinstance(row, ROW_FILES[kind]):
             raise ConfigError(f"{path.name} takes {ROW_FILES[kind].__name__}, not {type(row).__name__}.")
         text = _json_text(row, path)
+        with durable.disk_errors(f"Writing {path}", self._then):
+            self._open(kind).append((text + "\n").encode("utf-8"))
+
+    def _open(self, kind: str) -> RowFile:
         if kind not in self._files:
-            self._files[kind] = path.open("a", encoding="utf-8", newline="\n")
-        self._files[kind].write(text + "\n")
-        self._files[kind].flush()
+            self._files[kind] = RowFile.opened(self.folder / f"{kind}.jsonl")
+        return self._files[kind]
 
     def status(
         self,
@@ -113,14 +191,17 @@ class RunWriter:
         """
         status = Status(state=state, step=step, num_steps=self.num_steps, message=message, seconds=seconds)
         path = self.folder / "status.json"
-        _replace(path, _json_text(status, path))
+        with durable.disk_errors(f"Writing {path}", self._then):
+            durable.replace(path, _json_text(status, path), synced=state != "running")
 
     def close(self) -> None:
-        """Close all files. Closing twice is allowed. The status stays as it is."""
-        self._closed = True
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        """Close all files and let go of the lock. Closing twice is allowed. The status stays as it is."""
+        if not self._closed:
+            self._closed = True
+            for file in self._files.values():
+                os.close(file.descriptor)
+            self._files.clear()
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -143,8 +224,11 @@ def _json_text(row: Row, path: Path) -> str:
     return row.model_dump_json()
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file beside `path` and move it there: readers never see half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+def _must_be_free(folder: Path) -> None:
+    """Raises: RunExistsError when the folder holds more than what a process leaves that was killed at its start."""
+    if not {path.name for path in folder.iterdir()} <= _DEBRIS:
+        go_on = f", go on with this one by `covent resume {folder}`" if (folder / "run.json").is_file() else ""
+        raise RunExistsError(
+            f"The run folder {folder} is not empty, and a run never writes over another. Choose another folder{go_on},"
+            f" or remove this one."
+        )

@@ -129,7 +129,11 @@ class GeneratedTask(ABC):
 
     def judge(self, answers: Sequence[Answer], poll: Poll = keep_waiting) -> list[Judgement]:
         """See `Task`."""
-        return [Judgement.of(self.verdict(answer.problem, answer.text)) for answer in answers]
+        found = []
+        for answer in answers:
+            poll()
+            found.append(Judgement.of(self.verdict(answer.problem, answer.text)))
+        return found
 
     def stream(self, split: Split, seed: int) -> Iterator[Problem]:
         """See `Task`."""

@@ -35,7 +35,9 @@ class ClockSettings(TaskSettings):
     preset: Literal["default", "hard"] = "default"
     """`default`: 20 % hard facts. `hard`: 35 % hard facts, known worse; more room to learn, larger seed variance."""
     min_operations: int = Field(default=2, ge=1)
+    """Fewest operations in a problem."""
     max_operations: int = Field(default=4, le=8)
+    """Most operations in a problem."""
     corpus_seed: int | None = None
     """Seed of the facts that the corpus' writers know badly, and of the corpus; None: the seed of the run."""
 

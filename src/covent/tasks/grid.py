@@ -28,7 +28,9 @@ class GridSettings(TaskSettings):
 
     name: Literal["grid"] = "grid"
     size: int = Field(default=4, ge=3, le=9)
+    """Cells on a side."""
     num_walls: int = Field(default=3, ge=0, le=12)
+    """Cells that cannot be entered; at most half of the grid."""
     overlook: float = Field(default=0.6, ge=0, le=1)
     """Probability that a writer of the corpus overlooks the walls at a step."""
     corpus_seed: int | None = None

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import torch
 
+from covent import stopping
 from covent.controls import ClipCov, Control, KLCov, PPOClip
 from covent.errors import DemoError, RunExistsError
 from covent.tasks import make_task
-from covent.train.config import TrainConfig, config_yaml
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml
 from covent.train.model import load_model
+from covent.train.state import RunState
 from covent.train.warm_start import warm_start
 
 METHODS: dict[str, Control] = {
@@ -67,18 +70,21 @@ def demo(
     Raises:
       RunExistsError: the folder holds something.
       DemoError: a run failed.
-      KeyboardInterrupt: after all runs have been stopped; their folders are readable.
+      KeyboardInterrupt: after all runs have been stopped; their folders are readable and can be resumed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunExistsError(f"The demo's folder '{folder}' is taken. Choose another with --out, or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     _warm_start_once(runs[0].config, on_warm_start)
     waiting, going = list(runs), {}
+    # Nothing is ever written to it: when this process is gone, however it went, its other end says so.
+    alive, ours = os.pipe()
     try:
         while waiting or going:
+            stopping.poll()
             while waiting and len(going) < _PROCESSES:
                 run = waiting.pop(0)
-                going[run.name] = (run, _start(run))
+                going[run.name] = (run, _start(run, alive))
             on_poll()
             time.sleep(_POLL_S)
             for name, (run, process) in list(going.items()):
@@ -87,6 +93,8 @@ def demo(
                     _check(run, process.returncode)
     finally:
         _stop([process for _, process in going.values()])
+        os.close(alive)
+        os.close(ours)
     on_poll()
 
 
@@ -96,18 +104,24 @@ def _warm_start_once(config: TrainConfig, progress: Callable[[int, int], None]) 
     torch.use_deterministic_algorithms(True)
     task = make_task(config.task, config.seed)
     model = load_model(config.model, task, seed=config.seed, dtype=torch.float32, device="cpu")
-    warm_start(model, task, config, progress=progress)
+    warm_start(RunState.fresh(model), task, config, progress=progress)
 
 
-def _start(run: DemoRun) -> subprocess.Popen[bytes]:
-    """`covent train` in a process of its own session, so that Ctrl-C reaches it once, through us."""
+def _start(run: DemoRun, alive: int) -> subprocess.Popen[bytes]:
+    """`covent train` in a process of its own session, so that Ctrl-C reaches it once, through us.
+
+    Args:
+      alive: read end of a pipe that ends with this process.
+    """
     settings = run.folder.with_suffix(".yaml")
     settings.write_text(config_yaml(run.config), encoding="utf-8")
     command = [sys.executable, "-m", "covent", "train", str(settings), "--out", str(run.folder)]
     # Threads of numerical libraries must be limited before they are loaded.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", stopping.PARENT_VARIABLE: str(alive)}
     with run.log.open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=[alive]
+        )
 
 
 def _check(run: DemoRun, exit_code: int) -> None:

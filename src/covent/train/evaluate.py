@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from covent import stopping
 from covent.core.keys import key
 from covent.errors import VerifierError
 from covent.readings import Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
-from covent.store.schema import Estimate, EvaluationRow, VerdictRow
+from covent.store.estimates import pass_at_k, powers_of_two, wilson
+from covent.store.schema import EvaluationRow, VerdictRow
 from covent.tasks import Judgement, Problem, Task, Verdict
 from covent.train.model import LanguageModel
 from covent.train.rollouts import answers_of, response_entropy
-from covent.verifiers.verdict import Poll, keep_waiting
 from covent.verifiers.watch import ErrorWatch
-
-# Half width of a 95 % normal interval.
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,12 @@ class Exam:
     responses_per_forward: int
     seed: int
     max_error_frac: float = 0.01
-    poll: Poll = keep_waiting
-    """Called while verifiers run; may raise to stop the run."""
 
     def take(self, model: LanguageModel, task: Task, step: int) -> tuple[EvaluationRow, list[VerdictRow]]:
         """Evaluate the policy after `step` rounds of updates. The same step draws the same random numbers."""
         start = time.perf_counter()
         sampled = self._sample(model, self.num_samples, 1.0, key(self.seed, self.split, step))
-        judgements = self._judged(model, task, sampled, step)
-        verdicts = [judgement.verdict for judgement in judgements]
+        verdicts = [judgement.verdict for judgement in self._judged(model, task, sampled, step)]
         table = [verdicts[i : i + self.num_samples] for i in range(0, len(verdicts), self.num_samples)]
         num_right = [row.count(Verdict.RIGHT) for row in table]
         # Responses that could not be judged are no samples.
@@ -67,7 +61,7 @@ class Exam:
             avg=wilson([count / number for count, number in judged if number]),
             pass_at={
                 str(k): wilson([pass_at_k(number, count, k) for count, number in judged if number >= k])
-                for k in _powers_of_two(self.num_samples)
+                for k in powers_of_two(self.num_samples)
                 if any(number >= k for _, number in judged)
             },
             entropy=response_entropy(sampled, policy="sampler"),
@@ -92,11 +86,12 @@ class Exam:
         return row, rows
 
     def _judged(self, model: LanguageModel, task: Task, responses: Responses, step: int) -> list[Judgement]:
-        """Raises: VerifierError: too many responses could not be judged for the accuracy to mean anything."""
-        judgements = task.judge(answers_of(model, responses, dict(enumerate(self.problems))), self.poll)
+        """Raises: VerifierError: too many responses could not be judged for an accuracy to mean anything."""
+        answers = answers_of(model, responses, dict(enumerate(self.problems)))
+        judgements = task.judge(answers, stopping.poll)
         ErrorWatch(self.max_error_frac).see(judgements, f"the {self.split} after {step} steps")
         if not any(judgement.verdict.is_judged for judgement in judgements):
-            raise VerifierError(f"No response in the {self.split} after {step} steps could be judged.")
+            raise VerifierError(f"Not one response in the {self.split} after {step} steps could be judged.")
         return judgements
 
     def _sample(self, model: LanguageModel, num_samples: int, temperature: float, key: int) -> Responses:
@@ -118,40 +113,3 @@ class Exam:
                 )
             )
         return join(parts)
-
-
-def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """Unbiased estimate of the probability that at least one of k samples is right.
-
-        1 - C(n - c, k) / C(n, k)          n samples, c of them right
-
-    Source: Chen et al. 2021, arXiv 2107.03374, Eq. 1.
-
-    Example:
-      >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 4)
-      (0.25, 1.0)
-    """
-    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
-
-
-def wilson(values: Sequence[float]) -> Estimate:
-    """Mean of values in [0, 1], one a problem, with its 95 % Wilson score interval.
-
-    The Wilson interval is for right-or-wrong values. A value in [0, 1] with mean p has at most their variance
-    p (1 - p), so for averages over samples the interval is wider than it needs to be, never too narrow.
-
-    Source: Wilson 1927.
-
-    Example:
-      >>> wilson([1.0] * 10).high, round(wilson([1.0] * 10).low, 3)
-      (1.0, 0.722)
-    """
-    n = len(values)
-    mean = sum(values) / n
-    centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
-    return Estimate(value=mean, low=max(0.0, min(centre - half, mean)), high=min(1.0, max(centre + half, mean)))
-
-
-def _powers_of_two(limit: int) -> list[int]:
-    return [2**i for i in range(limit.bit_length()) if 2**i <= limit]

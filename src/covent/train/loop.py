@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -16,80 +17,129 @@ from covent.core.keys import key
 from covent.core.loss import POLICY_LOSSES
 from covent.core.plan import Measured, Plan
 from covent.core.reduce import AGGREGATIONS
-from covent.law import Forecast, Forecaster
+from covent.errors import NonFiniteError
+from covent.law import Forecaster
+from covent.law.live import outlook
 from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
 from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
-from covent.train.anchors import Anchors
 from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
-from covent.train.model import LanguageModel
+from covent.train.faults import leave_out
 from covent.train.probes import Probes
 from covent.train.rollouts import Rollout, RolloutSource
+from covent.train.state import Pending, RunState
 from covent.train.step import LossChoice, OptimizerBatch, Outcome, execute, grad_clip_factor, learner_scores, measure
 
 
 @dataclass
 class Loop:
-    """Everything a run needs once it is set up; `run` is the run."""
+    """Everything a run needs once it is set up; `run` is the run. What it must remember is in `state` alone."""
 
     config: TrainConfig
-    model: LanguageModel
-    optimizer: torch.optim.Optimizer
+    state: RunState
     source: RolloutSource
     validation: Exam
     probes: Probes | None
     writer: RunWriter
     forecaster: Forecaster
-    num_updates: int = 0
-    states: controls.States = field(init=False)
-    """What the controls remember between optimizer steps."""
+    save: Callable[[], None]
+    """Write a checkpoint of the state."""
 
     def __post_init__(self) -> None:
-        self.states = controls.first_states(self.config.controls)
-        self.anchors = Anchors.of(self.model.network, self.config.controls)
+        self.model = self.state.model
         self.choice = LossChoice(
             POLICY_LOSSES[self.config.loss_mode], AGGREGATIONS[self.config.loss_agg_mode], self.source.max_tokens
         )
 
-    def run(self, after_step: Callable[[StepRow], None]) -> str:
-        """All rollout steps. Each row of the run folder is written when it is known, none later.
+    def run(self, after_step: Callable[[StepRow], None]) -> None:
+        """The rollout steps that are left. Each row of the run folder is written when it is known, none later.
 
-        Returns: why the run stopped early, or nothing.
+        Raises:
+          Stopped: a signal asked for it; the state is where its position says.
+          NonFiniteError: three faults in a row.
         """
-        config, every = self.config, self.config.evaluation.every
-        for step in range(config.steps):
-            clock = _Stopwatch()
-            if step % every == every // 2:
-                evaluation, _ = self.validation.take(self.model, self.source.task, step)
-                self.writer.append("evaluations", evaluation)
-                self.forecaster.evaluated(evaluation.avg.value)
-            clock.lap("evaluate")
-            self.anchors.renew_old(self.model.network)
-            rollout = self.source.next(step)
-            clock.lap("rollout")
-            for fault in rollout.verifier_faults:
-                self.writer.append("verifier_faults", fault)
-            first_update, gap = self.num_updates, None
-            if rollout.kept is not None:
-                old_logprobs, _ = self._scores(rollout.kept)
-                gap = float((old_logprobs - rollout.kept.logprobs).abs().max())
-                clock.lap("measure")
-                traced = step % every == every // 2
-                for batch in self._batches(rollout, old_logprobs):
-                    measured, plan = self.update(batch, step)
-                    if traced:
-                        self._keep_samples(step, rollout, batch, measured, plan)
-                        traced = False
-                clock.lap("update")
-            row = self._step_row(step, rollout, gap, self.num_updates - first_update, clock.seconds)
-            self.writer.append("steps", row)
-            after_step(row)
-            if reason := self._forecast(row):
-                return reason
-        return ""
+        every = self.config.checkpoint.every
+        while not self._has_ended():
+            try:
+                after_step(self._step())
+            except NonFiniteError as error:
+                # Without the name of a tensor it is no fault that can be left out.
+                if not error.tensor:
+                    raise
+                leave_out(error, self.state, self.writer, self.source.drawn, update=None)
+                self._moved(step=self.state.at.step + 1, validated=False, num_groups=self.source.num_groups)
+            if self._has_ended() or (every and self.state.at.step % every == 0):
+                self.save()
+
+    def _has_ended(self) -> bool:
+        return bool(self.state.at.reason) or self.state.at.step >= self.config.steps
+
+    def _moved(self, **changes: Any) -> None:
+        """All rows so far belong to the new position."""
+        self.state.move(**changes, marks=self.writer.marks())
+
+    def _step(self) -> StepRow:
+        """One rollout step, or what is left of it."""
+        state, step, every = self.state, self.state.at.step, self.config.evaluation.every
+        clock = _Stopwatch(state.pending.seconds if state.pending else {})
+        if step % every == every // 2 and not state.at.validated:
+            evaluation, _ = self.validation.take(self.model, self.source.task, step)
+            self.writer.append("evaluations", evaluation)
+            self.forecaster.evaluated(evaluation.avg.value)
+            self._moved(validated=True)
+        clock.lap("evaluate")
+        if state.pending is None:
+            state.anchors.renew_old(self.model.network)
+            state.pending = self._sampled(step, clock)
+            self._moved(num_groups=self.source.num_groups, batches_done=0, num_not_applied=0)
+        pending = state.pending
+        for number, batch in enumerate(self._batches(pending)):
+            if number >= state.at.batches_done:
+                self._try_update(batch, traced=number == 0 and step % every == every // 2)
+        clock.lap("update")
+        row = self._step_row(step, pending, clock.seconds)
+        self.writer.append("steps", row)
+        reason = self._forecast(row)
+        state.pending = None
+        self._moved(step=step + 1, validated=False, batches_done=0, num_not_applied=0, reason=reason)
+        return row
+
+    def _sampled(self, step: int, clock: _Stopwatch) -> Pending:
+        """The rollout of a step and what the policy that sampled it, as the learner has it, says of it."""
+        rollout, gap, old_logprobs = self.source.next(step), None, None
+        clock.lap("rollout")
+        for fault in rollout.verifier_faults:
+            self.writer.append("verifier_faults", fault)
+        if rollout.bad_reward:
+            error = NonFiniteError(f"The verifier gave the {rollout.bad_reward}.", tensor=rollout.bad_reward)
+            leave_out(error, self.state, self.writer, self.source.drawn, update=None)
+            rollout = replace(rollout, kept=None)
+        if rollout.kept is not None:
+            old_logprobs, _ = self._scores(rollout.kept)
+            gap = float((old_logprobs - rollout.kept.logprobs).abs().max())
+        clock.lap("measure")
+        return Pending(rollout, old_logprobs, gap, self.state.at.num_updates, clock.seconds)
+
+    def _try_update(self, batch: OptimizerBatch, *, traced: bool) -> None:
+        """One optimizer step; one that is not finite is left out, and the run goes on with the next."""
+        at = self.state.at
+        try:
+            measured, plan = self.update(batch, at.step)
+            if traced:
+                self._keep_samples(at.step, batch, measured, plan)
+            self._moved(num_updates=at.num_updates + 1, batches_done=at.batches_done + 1, faults_in_a_row=0)
+        except NonFiniteError as error:
+            if not error.tensor:
+                raise
+            leave_out(error, self.state, self.writer, self.source.drawn, update=at.num_updates)
+            self._moved(
+                num_updates=at.num_updates + 1,
+                batches_done=at.batches_done + 1,
+                num_not_applied=at.num_not_applied + 1,
+            )
 
     def _forecast(self, row: StepRow) -> str:
         """Forecast the rest of the run where a point of the law has just become known; say whether to stop."""
@@ -97,7 +147,7 @@ class Loop:
         ahead = self.forecaster.stepped(row.step, row.entropy.value)
         if ahead is None:
             return ""
-        self.writer.append("forecasts", _forecast_row(row.step, ahead))
+        self.writer.append("forecasts", ForecastRow(step=row.step, **outlook(ahead)))
         limit, gain = self.config.stop_when_gain_below, self.forecaster.gain_left(ahead)
         if limit is None or gain is None or gain >= limit:
             return ""
@@ -110,12 +160,15 @@ class Loop:
         """One optimizer step on one optimizer batch: Measure → Plan → Loss."""
         config, at_once = self.config, self.config.optimizer.responses_per_micro_batch
         temperature = config.rollout.temperature
-        measured = measure(self.model, batch, temperature=temperature, at_once=at_once, anchors=self.anchors)
-        plan = controls.plan(measured, config.controls, key(config.seed, "plan", self.num_updates), self.states)
-        self.states = controls.next_states(self.states, config.controls, measured)
+        num_updates, states, anchors = self.state.at.num_updates, self.state.at.controls, self.state.anchors
+        if not bool(batch.advantages.isfinite().all()):
+            raise NonFiniteError("An advantage is NaN or infinite.", tensor="advantages")
+        measured = measure(self.model, batch, temperature=temperature, at_once=at_once, anchors=anchors)
+        plan = controls.plan(measured, config.controls, key(config.seed, "plan", num_updates), states)
+        next_states = controls.next_states(states, config.controls, measured)
 
-        lr = config.optimizer.lr * min(1.0, (self.num_updates + 1) / max(1, config.optimizer.lr_warmup_steps))
-        for group in self.optimizer.param_groups:
+        lr = config.optimizer.lr * min(1.0, (num_updates + 1) / max(1, config.optimizer.lr_warmup_steps))
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
         outcomes: list[Outcome] = []
 
@@ -123,7 +176,7 @@ class Loop:
             outcomes.append(
                 execute(
                     self.model,
-                    self.optimizer,
+                    self._optimizer,
                     batch,
                     measured,
                     plan,
@@ -131,7 +184,7 @@ class Loop:
                     at_once=at_once,
                     grad_clip=config.optimizer.grad_clip,
                     choice=self.choice,
-                    anchors=self.anchors,
+                    anchors=anchors,
                 )
             )
 
@@ -143,22 +196,27 @@ class Loop:
                 measured.logprobs, measured.advantages, measured.mask, step_size=lr, coverage=batch.coverage
             )
             probe = self.probes.change(take_step, predicted)
-        row = _update_row(self.num_updates, step, batch, measured, plan.reading, outcomes[0], lr, probe)
+        row = _update_row(num_updates, step, batch, measured, plan.reading, outcomes[0], lr, probe)
         self.writer.append("updates", row)
         if attribution is not None and probe is not None:
             grad_factor = grad_clip_factor(outcomes[0].grad_norm, config.optimizer.grad_clip)
-            self.writer.append("attributions", attribution.row(self.num_updates, step, probe, grad_factor))
-        self.num_updates += 1
+            self.writer.append("attributions", attribution.row(num_updates, step, probe, grad_factor))
+        self.state.move(controls=next_states)
         return measured, plan
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        assert self.state.optimizer is not None
+        return self.state.optimizer
 
     def _attribution(self, batch: OptimizerBatch, measured: Measured, plan: Plan) -> StepAttribution | None:
         """What the attribution of the coming optimizer step needs, if it is this step's turn."""
         every = self.config.attribute_every
-        if self.probes is None or every == 0 or self.num_updates % every:
+        if self.probes is None or every == 0 or self.state.at.num_updates % every:
             return None
         return StepAttribution.before(
             self.model,
-            self.optimizer,
+            self._optimizer,
             self.probes,
             batch,
             measured,
@@ -166,7 +224,7 @@ class Loop:
             temperature=self.config.rollout.temperature,
             at_once=self.config.optimizer.responses_per_micro_batch,
             choice=self.choice,
-            anchors=self.anchors,
+            anchors=self.state.anchors,
         )
 
     def _scores(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,9 +235,11 @@ class Loop:
             at_once=self.config.optimizer.responses_per_micro_batch,
         )
 
-    def _batches(self, rollout: Rollout, old_logprobs: torch.Tensor) -> Iterator[OptimizerBatch]:
+    def _batches(self, pending: Pending) -> Iterator[OptimizerBatch]:
         """Whole groups, split into optimizer batches of nearly equal size."""
-        assert rollout.kept is not None
+        rollout, old_logprobs = pending.rollout, pending.old_logprobs
+        if rollout.kept is None or old_logprobs is None:
+            return
         ends = [0, *accumulate(rollout.group_sizes)]
         coverage = int(rollout.kept.mask.sum()) / rollout.entropy_token.count
         groups = torch.arange(rollout.num_kept_groups)
@@ -188,15 +248,23 @@ class Loop:
             right = (rollout.rewards[rows] > 0).to(old_logprobs.device)
             yield OptimizerBatch(rollout.kept.rows(rows), rollout.advantages[rows], old_logprobs[rows], coverage, right)
 
-    def _step_row(
-        self, step: int, rollout: Rollout, gap: float | None, num_updates: int, seconds: dict[str, float]
-    ) -> StepRow:
+    def _step_row(self, step: int, pending: Pending, seconds: dict[str, float]) -> StepRow:
+        rollout = pending.rollout
         shared = {name: getattr(rollout, name) for name in StepRow.model_fields if hasattr(rollout, name)}
-        return StepRow(step=step, num_updates=num_updates, sampler_gap=gap, seconds=seconds, **shared)
+        skipped = self.state.at.num_not_applied
+        return StepRow(
+            step=step,
+            num_updates=self.state.at.num_updates - pending.first_update - skipped,
+            num_not_applied=skipped,
+            sampler_gap=pending.gap,
+            seconds=seconds,
+            **shared,
+        )
 
-    def _keep_samples(self, step: int, rollout: Rollout, batch: OptimizerBatch, measured: Measured, plan: Plan) -> None:
+    def _keep_samples(self, step: int, batch: OptimizerBatch, measured: Measured, plan: Plan) -> None:
         """Some responses of one optimizer batch, right and wrong in turn, with their token columns."""
-        covariances = measured.covariances()
+        assert self.state.pending is not None
+        rollout, covariances = self.state.pending.rollout, measured.covariances()
         order = torch.argsort(batch.advantages, descending=True, stable=True).tolist()
         alternating = [row for pair in zip(order, reversed(order), strict=True) for row in pair]
         for row in list(dict.fromkeys(alternating))[: self.config.samples_kept]:
@@ -272,30 +340,14 @@ def _update_row(
     )
 
 
-def _forecast_row(step: int, ahead: Forecast) -> ForecastRow:
-    ceiling_low, ceiling_high = ahead.law.ceiling_interval or (None, None)
-    final = ahead.final
-    return ForecastRow(
-        step=step,
-        num_points=ahead.num_prefix,
-        ceiling=ahead.ceiling,
-        ceiling_low=ceiling_low,
-        ceiling_high=ceiling_high,
-        identified=ahead.identified,
-        final=final.accuracy if final else None,
-        final_low=final.low if final else None,
-        final_high=final.high if final else None,
-    )
-
-
 class _Stopwatch:
-    """Wall time by phase."""
+    """Wall time by phase, on top of what earlier parts of the step took."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, before: Mapping[str, float]) -> None:
+        self.seconds = dict(before)
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
         now = time.perf_counter()
-        self.seconds[phase] = now - self._last
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now

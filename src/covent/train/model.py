@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -18,6 +20,7 @@ from transformers import (
 
 from covent.errors import ConfigError, MissingPathError
 from covent.rollout.batch import Responses
+from covent.store.durable import disk_errors, replace_folder
 from covent.tasks import Problem, Task, taught
 from covent.train.config import ModelSettings, TrainConfig
 
@@ -60,8 +63,7 @@ class LanguageModel:
                 " model with one, or task.prompt_form=text to give the model the last message alone."
             )
         messages = [dict(message) for message in problem.messages]
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return list(ids)
+        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of a response that follows a prompt, the end token included."""
@@ -78,9 +80,20 @@ class LanguageModel:
         return [self.decode(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)]
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder."""
-        self.network.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder.
+
+        The folder is there whole or not at all. Raises: DiskError.
+        """
+
+        def fill(temporary: Path) -> None:
+            try:
+                self.network.save_pretrained(temporary)
+            except SafetensorError as error:
+                raise OSError(None, str(error)) from error
+            self.tokenizer.save_pretrained(temporary)
+
+        with disk_errors(f"Saving the model to {folder}", f"then: covent resume {folder.parent}"):
+            replace_folder(folder, fill)
 
 
 def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.dtype, device: str) -> LanguageModel:
@@ -92,6 +105,15 @@ def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.d
     model.network.to(device=device, dtype=dtype)
     model.network.eval()
     return model
+
+
+def weights_hash(model: LanguageModel) -> str:
+    """SHA-256 over the names and bytes of all weights, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -> int:

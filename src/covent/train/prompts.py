@@ -1,12 +1,35 @@
-"""Whether every prompt of a data set fits the model, looked at before the first step."""
+"""What a data set is looked at for before the first step: prompts that do not fit, rows that were left out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from covent.errors import DataError
+from covent.store.schema import RejectedRow
+from covent.store.writer import RunWriter
 from covent.tasks import DataTask, RewardedTask, Task
 from covent.train.model import LanguageModel
 
 _SHOWN = 5
+
+
+def data_task(task: Task) -> DataTask | None:
+    """The task of a data set, whoever judges its responses; None for one that generates its problems."""
+    own = task.task if isinstance(task, RewardedTask) else task
+    return own if isinstance(own, DataTask) else None
+
+
+def keep_rejected_rows(task: Task, writer: RunWriter, warn: Callable[[str], None]) -> None:
+    """Rows of a data set that were left out go into the run folder, and their number to the user."""
+    data = data_task(task)
+    if data is None or not data.rejected:
+        return
+    for row in data.rejected:
+        writer.append("rejected_rows", RejectedRow(place=row.place, reason=row.reason, row=row.row))
+    warn(
+        f"{len(data.rejected)} of {data.num_rows} rows of the data cannot be used and are left out; they are in"
+        f" {writer.folder / 'rejected_rows.jsonl'}."
+    )
 
 
 def check_prompts(model: LanguageModel, task: Task, max_tokens: int) -> None:
@@ -20,9 +43,9 @@ def check_prompts(model: LanguageModel, task: Task, max_tokens: int) -> None:
     Raises: DataError: prompts that leave no room for a response, with their files and lines.
         ConfigError: chats, and the tokenizer has no template.
     """
-    data = task.task if isinstance(task, RewardedTask) else task
+    data = data_task(task)
     room = getattr(model.network.config, "max_position_embeddings", None)
-    if not isinstance(data, DataTask) or room is None:
+    if data is None or room is None:
         return
     long = [
         f"{problem.place} ({length} tokens)"

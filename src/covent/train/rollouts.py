@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from covent import stopping
 from covent.core.advantages import group_centred, group_standardised
 from covent.core.keys import key
 from covent.core.reduce import masked_sum, response_means
@@ -17,11 +20,10 @@ from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
 from covent.store.schema import VerifierFaultRow
-from covent.tasks import Answer, Judgement, Problem, Task, Verdict
+from covent.tasks import Answer, Judgement, Problem, Task, Verdict, problems
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel
 from covent.train.verifier_faults import verifier_faults
-from covent.verifiers.verdict import Poll, keep_waiting
 from covent.verifiers.watch import ErrorWatch
 
 
@@ -56,6 +58,8 @@ class Rollout:
     num_all_wrong: int
     num_kept_groups: int
     num_generations: int
+    bad_reward: str
+    """Where the first reward that is NaN or infinite stands; empty when all are finite."""
 
 
 @dataclass
@@ -68,11 +72,19 @@ class RolloutSource:
     stream: Iterator[Problem]
     max_tokens: int
     num_groups: int = field(default=0)
-    poll: Poll = keep_waiting
-    """Called while verifiers run; may raise to stop the run."""
+    drawn: dict[int, Problem] = field(default_factory=dict)
+    """Problems of the latest rollout by group number."""
 
     def __post_init__(self) -> None:
         self._watch = ErrorWatch(self.config.verifier.max_error_frac)
+
+    @classmethod
+    def resumed(
+        cls, model: LanguageModel, task: Task, config: TrainConfig, max_tokens: int, num_groups: int
+    ) -> RolloutSource:
+        """The source after it has drawn so many problems."""
+        stream = problems(task, "train", config.seed + 1)
+        return cls(model, task, config, islice(stream, num_groups, None), max_tokens, num_groups)
 
     def next(self, step: int) -> Rollout:
         """Sample the rollout of a step, in several generation rounds if groups are to be refilled."""
@@ -81,12 +93,11 @@ class RolloutSource:
         kept: list[Responses] = []
         kept_rewards: list[Tensor] = []
         kept_judged: list[Tensor] = []
-        named: dict[int, Problem] = {}
+        self.drawn = {}
         while len(rounds) < (settings.max_generations if settings.group_filter == "refill" else 1):
             responses, new = self._generate(step)
-            named |= new
             answers = answers_of(self.model, responses, new)
-            judgements = self.task.judge(answers, self.poll)
+            judgements = self.task.judge(answers, stopping.poll)
             self._watch.see(judgements, f"rollout step {step}")
             rounds.append(_Round(responses, answers, judgements))
             rewards, judged = rounds[-1].rewards(settings.samples_per_prompt)
@@ -102,12 +113,13 @@ class RolloutSource:
             if sum(len(rewards) for rewards in kept_rewards) >= settings.prompts_per_step:
                 break
         learnt = (torch.cat(kept_rewards), torch.cat(kept_judged)) if kept else None
-        return self._assemble(step, rounds, kept, learnt, named)
+        return self._assemble(step, rounds, kept, learnt)
 
     def _generate(self, step: int) -> tuple[Responses, dict[int, Problem]]:
         settings = self.config.rollout
         new = {self.num_groups + i: next(self.stream) for i in range(settings.prompts_per_step)}
         self.num_groups += len(new)
+        self.drawn |= new
         numbers = list(new)
         at_once = max(1, settings.responses_per_forward // settings.samples_per_prompt)
         parts = [
@@ -127,12 +139,7 @@ class RolloutSource:
         return join(parts), new
 
     def _assemble(
-        self,
-        step: int,
-        rounds: list[_Round],
-        kept: list[Responses],
-        learnt: tuple[Tensor, Tensor] | None,
-        named: dict[int, Problem],
+        self, step: int, rounds: list[_Round], kept: list[Responses], learnt: tuple[Tensor, Tensor] | None
     ) -> Rollout:
         everything = join([each.responses for each in rounds])
         judgements = [judgement for each in rounds for judgement in each.judgements]
@@ -140,7 +147,7 @@ class RolloutSource:
         verdicts = Counter(judgement.verdict for judgement in judgements)
         shape = (-1, self.config.rollout.samples_per_prompt)
         right = torch.tensor([judgement.verdict is Verdict.RIGHT for judgement in judgements]).view(shape)
-        judged = torch.tensor([judgement.verdict.is_judged for judgement in judgements]).view(shape)
+        judged = torch.tensor([judgement.reward is not None for judgement in judgements]).view(shape)
         count = len(judgements)
         # Responses that could not be judged are in no baseline and carry no gradient.
         rewards, present = learnt or (torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
@@ -149,17 +156,19 @@ class RolloutSource:
         by_group: dict[int, list[Judgement]] = {}
         for (group, _), judgement in zip(identities, judgements, strict=True):
             by_group.setdefault(group, []).append(judgement)
+        bad_reward = _first_bad_reward(by_group)
         return Rollout(
             kept=join(kept) if kept else None,
             advantages=advantage_of(rewards, present=present)[present].to(everything.logprobs),
             rewards=rewards[present],
             group_sizes=tuple(present.sum(dim=1).tolist()),
-            problems=named,
+            problems=self.drawn,
             judgements=by_group,
             verifier_faults=verifier_faults("train", step, identities, answers, judgements),
             entropy=response_entropy(everything, policy="sampler"),
             entropy_token=token_entropy(everything, policy="sampler"),
-            reward=Mean(sum=sum(judgement.reward or 0.0 for judgement in judgements), count=int(judged.sum())),
+            # A mean over rewards of which one is NaN would be none; a mean over the others would hide it.
+            reward=Mean(sum=0.0, count=0) if bad_reward else _mean_reward(judgements),
             response_length=Mean(sum=float(everything.mask.sum()), count=count),
             truncated=Mean(sum=float(everything.truncated.sum()), count=count),
             unparsable=Mean(sum=verdicts[Verdict.UNPARSABLE], count=count),
@@ -170,6 +179,7 @@ class RolloutSource:
             num_all_wrong=int((~right.any(dim=1) & judged.any(dim=1)).sum()),
             num_kept_groups=len(rewards),
             num_generations=len(rounds),
+            bad_reward=bad_reward,
         )
 
 
@@ -192,19 +202,31 @@ class _Round:
 
 
 def _is_mixed(rewards: Tensor, judged: Tensor) -> Tensor:
-    """[G] groups whose judged samples have different rewards."""
-    highest = rewards.masked_fill(~judged, -torch.inf).amax(dim=1)
-    return highest > rewards.masked_fill(~judged, torch.inf).amin(dim=1)
+    """[G] groups whose judged samples have different rewards; a reward that is NaN differs from all."""
+    first = rewards.gather(1, judged.int().argmax(dim=1, keepdim=True))
+    return ((rewards != first) & judged).any(dim=1)
+
+
+def _mean_reward(judgements: Sequence[Judgement]) -> Mean:
+    rewards = [judgement.reward for judgement in judgements if judgement.reward is not None]
+    return Mean(sum=sum(rewards), count=len(rewards))
+
+
+def _first_bad_reward(judgements: Mapping[int, Sequence[Judgement]]) -> str:
+    for group, row in judgements.items():
+        for number, judgement in enumerate(row):
+            if judgement.reward is not None and not math.isfinite(judgement.reward):
+                return f"reward {judgement.reward} of group {group}, sample {number}"
+    return ""
 
 
 def answers_of(model: LanguageModel, responses: Responses, problems: Mapping[int, Problem]) -> list[Answer]:
     """The responses as text, each with the problem of its group."""
     ids, masks = responses.response_ids.cpu(), responses.mask.cpu()
+    texts = model.decode_all(responses)
     return [
         Answer(problems[group], text, row[mask].tolist())
-        for group, text, row, mask in zip(
-            responses.group.tolist(), model.decode_all(responses), ids, masks, strict=True
-        )
+        for group, text, row, mask in zip(responses.group.tolist(), texts, ids, masks, strict=True)
     ]
 
 

@@ -1,151 +1,183 @@
-"""Set up a run, run it, and leave a run folder that can be read however it ended."""
+"""Run from the first weight to the final test, and leave a run folder that can be read and resumed however it ended."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import numpy
-import torch
-import transformers
-
-from covent import __version__
-from covent.errors import ConfigError, CoventError
+from covent import controls, stopping
+from covent.errors import CoventError, DiskError
 from covent.law import Forecaster
-from covent.provenance import commit
+from covent.rollout.batch import Responses
 from covent.rollout.sampler import sample
-from covent.store.schema import SCHEMA_VERSION, RejectedRow, RunHeader, StepRow
+from covent.stopping import Stopped, on_signals
+from covent.store.reader import read_header, read_run
+from covent.store.schema import StepRow
 from covent.store.writer import RunWriter
-from covent.tasks import Task, make_task, problems
-from covent.train.config import TrainConfig, config_yaml
-from covent.train.evaluate import Exam
+from covent.tasks import Task, problems
+from covent.train.anchors import Anchors
+from covent.train.checkpoints import save_checkpoint
+from covent.train.config import TrainConfig
+from covent.train.config_file import config_yaml
 from covent.train.loop import Loop
-from covent.train.model import LanguageModel, load_model, max_response_tokens
+from covent.train.model import LanguageModel
 from covent.train.probes import Probes
-from covent.train.prompts import check_prompts
+from covent.train.prompts import keep_rejected_rows
 from covent.train.rollouts import RolloutSource
+from covent.train.setup import Setup
+from covent.train.space import space_warning
+from covent.train.state import Position, RunState, new_optimizer
 from covent.train.warm_start import warm_start
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total); phases are `warm start` and `rl`."""
 
 
-def train(config: TrainConfig, folder: Path, *, progress: Progress | None = None) -> None:
-    """One run from the first weight to the final test, recorded in a new run folder.
+def train(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    progress: Progress = lambda phase, done, total: None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> None:
+    """One run, recorded in a new run folder.
 
+    Args:
+      warn: called with what a person should know and can do something about.
     Raises:
-      CoventError: bad settings, before the folder exists.
+      CoventError: bad settings, before the folder exists; a fault of the disk or of the numbers.
       RunExistsError: the folder is taken.
-      KeyboardInterrupt: after the folder's status is `interrupted`; all rows so far are readable.
+      Stopped: on SIGTERM or SIGINT, after the state was saved; `covent.train.resume.resume` goes on.
+      KeyboardInterrupt: where signals are not handled here, after the folder's status is `interrupted`.
     """
-    start = time.perf_counter()
-    tell = progress or (lambda phase, done, total: None)
-    device = _device(config)
-    _make_deterministic(config.threads, device)
-    task = make_task(config.task, config.seed, config.verifier, config.reward)
-    dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
-    model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
-    check_prompts(model, task, max_response_tokens(config, task, model))
-    header = _header(config, model, device)
-    with RunWriter.create(folder, header, config_yaml(config), num_steps=config.steps) as writer:
-        done = 0
+    with on_signals():
+        setup, state = Setup.of(config)
+        stopping.poll()
+        with RunWriter.create(folder, setup.header(state.model), config_yaml(config), num_steps=config.steps) as writer:
+            keep_rejected_rows(setup.task, writer, warn)
+            if message := space_warning(config, state.model, folder):
+                warn(message)
+            Session(setup, state, writer, setup.conditions(), progress).run()
+
+
+@dataclass
+class Session:
+    """What one process does for a run: from where the state is to the end, a signal or a fault."""
+
+    setup: Setup
+    state: RunState
+    writer: RunWriter
+    conditions: Mapping[str, str]
+    progress: Progress = lambda phase, done, total: None
+    saved: Position | None = None
+    """Where the newest checkpoint stands."""
+    _start: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> None:
+        """All that is left. However it ends, the status says so and a signal's state is saved."""
+        self._seconds_before = self.state.at.seconds
+        try:
+            self._warm_start()
+            self._rl()
+        except Stopped as stopped:
+            self._save()
+            self._status("interrupted", f"{stopped.asked.name}; go on by: covent resume {self.writer.folder}")
+            raise
+        except KeyboardInterrupt:
+            self._status("interrupted", "Ctrl-C")
+            raise
+        except (CoventError, RuntimeError, OSError) as error:
+            # The disk may be what failed.
+            with contextlib.suppress(DiskError):
+                self._status("failed", str(error))
+            raise
+        self._status("finished", self.state.at.reason)
+
+    def _warm_start(self) -> None:
+        """From the first weight to the first checkpoint of RL; nothing to do when that is behind."""
+        config, state = self.setup.config, self.state
+        if state.at.phase == "warm start":
+            warm_start(state, self.setup.task, config, progress=lambda *done: self.progress("warm start", *done))
+        if state.at.phase == "warmed":
+            states = _probe_states(config, self.setup.task, state.model, self.setup.max_tokens)
+            header = read_header(self.writer.folder)
+            self.writer.header(header.model_copy(update={"start_model": state.at.start_model}))
+            state.probe_states = states
+            state.optimizer = new_optimizer("rl", state.model.network, config)
+            state.anchors = Anchors.of(state.model.network, config.controls)
+            state.move(phase="rl", controls=controls.first_states(config.controls), marks=self.writer.marks())
+            self._save()
+
+    def _rl(self) -> None:
+        """Test → all rollout steps → test; the final weights last."""
+        config, state = self.setup.config, self.state
+        if not state.at.tested:
+            self._take_test()
+            state.move(tested=True, marks=self.writer.marks())
+        max_tokens, num_groups = self.setup.max_tokens, state.at.num_groups
+        loop = Loop(
+            config=config,
+            state=state,
+            source=RolloutSource.resumed(state.model, self.setup.task, config, max_tokens, num_groups),
+            validation=self.setup.validation,
+            probes=None if state.probe_states is None else Probes(state.model, state.probe_states),
+            writer=self.writer,
+            forecaster=self._forecaster(),
+            save=self._save,
+        )
 
         def after_step(row: StepRow) -> None:
-            nonlocal done
-            done = row.step + 1
-            writer.status("running", step=done, seconds=time.perf_counter() - start)
-            tell("rl", done, config.steps)
+            self._status("running")
+            self.progress("rl", row.step + 1, config.steps)
 
-        for row in getattr(task, "rejected", ()):
-            writer.append("rejected_rows", RejectedRow(place=row.place, reason=row.reason, row=row.row))
-        try:
-            start_model = warm_start(model, task, config, progress=lambda done, total: tell("warm start", done, total))
-            writer.header(header.model_copy(update={"start_model": start_model}))
-            message = _rl(config, task, model, writer, after_step)
-        except KeyboardInterrupt:
-            writer.status("interrupted", step=done, message="Ctrl-C", seconds=time.perf_counter() - start)
-            raise
-        except (CoventError, RuntimeError) as error:
-            writer.status("failed", step=done, message=str(error), seconds=time.perf_counter() - start)
-            raise
-        writer.status("finished", step=done, message=message, seconds=time.perf_counter() - start)
+        loop.run(after_step)
+        self._take_test()
+        state.model.save(self.writer.folder / "model")
 
-
-def _rl(
-    config: TrainConfig,
-    task: Task,
-    model: LanguageModel,
-    writer: RunWriter,
-    after_step: Callable[[StepRow], None],
-) -> str:
-    """Test → all rollout steps → test; the final weights last. Returns why it stopped early, or nothing."""
-    max_tokens = max_response_tokens(config, task, model)
-    validation, test = _exam(config, task, "validation", max_tokens), _exam(config, task, "test", max_tokens)
-    loop = Loop(
-        config=config,
-        model=model,
-        optimizer=torch.optim.Adam(model.network.parameters(), lr=config.optimizer.lr, betas=config.optimizer.betas),
-        source=RolloutSource(model, task, config, problems(task, "train", config.seed + 1), max_tokens),
-        validation=validation,
-        probes=_probes(config, task, model, max_tokens),
-        writer=writer,
-        forecaster=Forecaster(config.steps, every=config.evaluation.every),
-    )
-
-    def take_test(step: int) -> None:
-        if test.problems:
-            evaluation, verdicts = test.take(model, task, step)
-            writer.append("evaluations", evaluation)
+    def _take_test(self) -> None:
+        if self.setup.test.problems:
+            evaluation, verdicts = self.setup.test.take(self.state.model, self.setup.task, self.state.at.step)
+            self.writer.append("evaluations", evaluation)
             for verdict in verdicts:
-                writer.append("verdicts", verdict)
+                self.writer.append("verdicts", verdict)
 
-    take_test(0)
-    num_done = 0
+    def _forecaster(self) -> Forecaster:
+        """As the rows so far have left it."""
+        config = self.setup.config
+        forecaster = Forecaster(config.steps, every=config.evaluation.every)
+        if self.state.at.step or self.state.at.validated:
+            run = read_run(self.writer.folder)
+            accuracies = {row.step: row.avg.value for row in run.evaluations if row.split == "validation"}
+            forecaster.recall([(row.step, row.entropy.value) for row in run.steps], accuracies)
+        return forecaster
 
-    def count_step(row: StepRow) -> None:
-        nonlocal num_done
-        num_done = row.step + 1
-        after_step(row)
+    def _save(self) -> None:
+        """A checkpoint of the state, unless the newest one already is."""
+        if self.saved == self.state.at:
+            return
+        self.writer.sync()
+        self.state.move(seconds=self._seconds())
+        keep = self.setup.config.checkpoint.keep
+        save_checkpoint(self.writer.folder, self.state, self.conditions, keep=keep)
+        self.saved = self.state.at
 
-    message = loop.run(count_step)
-    take_test(num_done)
-    model.save(writer.folder / "model")
-    return message
+    def _status(self, state: str, message: str = "") -> None:
+        self.writer.status(state, step=self.state.at.step, message=message, seconds=self._seconds())
 
-
-def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:
-    settings = config.evaluation
-    is_test = split == "test"
-    wanted = settings.test_problems if is_test else settings.validation_problems
-    found = list(islice(problems(task, "test" if is_test else "validation", settings.problem_seed), wanted))
-    if len(found) < wanted:
-        raise ConfigError(
-            f"The task '{config.task.name}' has only {len(found)} {split} problems; evaluation.{split}_problems asks"
-            f" for {wanted}."
-        )
-    return Exam(
-        split="test" if is_test else "validation",
-        problems=found,
-        num_samples=settings.test_samples if is_test else settings.validation_samples,
-        greedy=is_test,
-        max_tokens=max_tokens,
-        responses_per_forward=config.rollout.responses_per_forward,
-        seed=config.seed,
-        max_error_frac=config.verifier.max_error_frac,
-    )
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._start
 
 
-def _probes(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: int) -> Probes | None:
+def _probe_states(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: int) -> Responses | None:
     """One response of the start policy to each of the first validation problems."""
     if config.probe_prompts == 0:
         return None
     chosen = list(islice(problems(task, "validation", config.evaluation.problem_seed), config.probe_prompts))
-    states = sample(
+    return sample(
         model.network,
         [model.encode_problem(problem) for problem in chosen],
         groups=list(range(len(chosen))),
@@ -154,46 +186,4 @@ def _probes(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: i
         end_id=model.end_id,
         pad_id=model.pad_id,
         key=0,
-    )
-    return Probes(model, states)
-
-
-def _device(config: TrainConfig) -> str:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda': torch finds no CUDA GPU here. Use device=cpu, or device=auto.")
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device
-
-
-def _make_deterministic(threads: int, device: str) -> None:
-    torch.set_num_threads(threads)
-    # cuBLAS is reproducible only with a fixed workspace, and reads this when it is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # On a GPU a few operations, such as cumsum, have no deterministic version: torch warns and goes on.
-    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
-    # Progress is ours to show.
-    transformers.utils.logging.disable_progress_bar()
-
-
-def _header(config: TrainConfig, model: LanguageModel, device: str) -> RunHeader:
-    return RunHeader(
-        schema_version=SCHEMA_VERSION,
-        name=config.label,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        config=config.model_dump(mode="json"),
-        seed=config.seed,
-        threads=config.threads,
-        versions={
-            "covent": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": numpy.__version__,
-            "platform": platform.platform(),
-        },
-        commit=commit(),
-        hardware=torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}",
-        num_parameters=model.num_parameters,
-        start_model=None,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from covent import stopping
 from covent.core.loss import LossTerms, PolicyLoss, surrogate
 from covent.core.penalties import PenaltyInputs, exact_divergence
 from covent.core.plan import Measured, Plan
 from covent.core.reduce import Aggregation, part_of_mean, token_mean
 from covent.errors import NonFiniteError
-from covent.rollout.batch import Responses, response_logits, score, token_scores
+from covent.rollout.batch import Responses, require_finite, response_logits, score, token_scores
 from covent.train.anchors import NO_ANCHORS, Anchors
 from covent.train.model import LanguageModel
 
@@ -67,10 +69,10 @@ def learner_scores(
     network: PreTrainedModel, responses: Responses, *, temperature: float, at_once: int
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies [B, T] of all responses, without gradient, `at_once` responses a forward pass."""
-    parts = [
-        score(network, responses.rows(slice(first, first + at_once)), temperature=temperature)
-        for first in range(0, len(responses), at_once)
-    ]
+    parts = []
+    for first in range(0, len(responses), at_once):
+        stopping.poll()
+        parts.append(score(network, responses.rows(slice(first, first + at_once)), temperature=temperature))
     logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
     return logprobs.masked_fill(~responses.mask, 0.0), entropies.masked_fill(~responses.mask, 0.0)
 
@@ -125,6 +127,7 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """The optimizer batch, `at_once` responses a forward pass."""
     for first in range(0, len(batch), at_once):
+        stopping.poll()
         rows = slice(first, first + at_once)
         mask, part_plan = measured.mask[rows], plan.rows(rows)
         logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
@@ -166,8 +169,11 @@ def accumulate(
         part = choice.aggregation(terms.aggregated, micro.mask, counts)
         if plan.entropy_weight is not None:
             part = part + part_of_mean(terms.bonus, micro.mask, count=counts.num_tokens)
+        value = float(part.detach())
+        if not math.isfinite(value):
+            raise NonFiniteError(f"The loss of the responses from {micro.rows.start} on is {value}.", tensor="loss")
         part.backward()
-        loss += float(part.detach())
+        loss += value
         cut_low += int(terms.cut_low.sum())
         cut_high += int((terms.cut_high | terms.cut_dual).sum())
     return loss, cut_low, cut_high
@@ -177,7 +183,12 @@ def _forward(
     model: LanguageModel, responses: Responses, plan: Plan, temperature: float, anchors: Anchors
 ) -> tuple[Tensor, PenaltyInputs]:
     """Log-probs of a micro-batch, and what the plan's other terms need from the same forward pass."""
+    if plan.kl_form != "exact" and not (plan.reference_weight is not None and plan.reference_form == "exact"):
+        logprobs, entropies = score(model.network, responses, temperature=temperature)
+        return logprobs, PenaltyInputs(entropies)
+    # A KL over the vocabulary needs all logits.
     logits = response_logits(model.network, responses)
+    require_finite(logits, responses.mask)
     logprobs, entropies = token_scores(logits, responses.response_ids, temperature)
     exact_old = exact_reference = None
     if plan.kl_form == "exact":
@@ -214,7 +225,7 @@ def execute(
 ) -> Outcome:
     """Execute a plan: gradient of the whole optimizer batch, finite check, clip, one step of the optimizer.
 
-    Raises: NonFiniteError, before any weight changes, naming the first parameter with a bad gradient.
+    Raises: NonFiniteError, before any weight changes, naming the first bad tensor: logits, loss, or a gradient.
     """
     optimizer.zero_grad(set_to_none=True)
     loss, cut_low, cut_high = accumulate(
@@ -227,13 +238,32 @@ def execute(
         choice=choice,
         anchors=anchors,
     )
-    for name, parameter in model.network.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            raise NonFiniteError(f"The gradient of '{name}' is not finite (loss {loss:g}); the step was not applied.")
-    # clip_grad_norm_ multiplies all gradients by `grad_clip_factor`.
-    norm = torch.nn.utils.clip_grad_norm_(model.network.parameters(), grad_clip)
+    parameters = list(model.network.parameters())
+    gradients = [(name, weight.grad) for name, weight in model.network.named_parameters() if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
+    if not math.isfinite(float(norm)):
+        bad = first_bad(gradients)
+        name = f"gradient of {bad}" if bad else "norm of the gradient"
+        raise NonFiniteError(f"The {name} is NaN or infinite.", tensor=name)
+    # As torch.nn.utils.clip_grad_norm_ does: multiplies all gradients by `grad_clip_factor`.
+    torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
     optimizer.step()
+    if bad := first_bad(model.network.named_parameters()):
+        # Too late to leave out: a finite gradient and an absurd learning rate.
+        raise NonFiniteError(
+            f"The optimizer step made the weight '{bad}' NaN or infinite. Lower optimizer.lr; the last checkpoint is"
+            " from before it."
+        )
     return Outcome(loss, float(norm), cut_low, cut_high)
+
+
+def first_bad(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Name of the first tensor with a NaN or an infinite number in it; empty when all are finite."""
+    named = list(tensors)
+    if not named or math.isfinite(float(torch.nn.utils.get_total_norm([tensor for _, tensor in named]))):
+        return ""
+    # The norm of finite numbers can overflow.
+    return next((name for name, tensor in named if not bool(tensor.isfinite().all())), "")
 
 
 def grad_clip_factor(norm: float, grad_clip: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,15 +18,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
-from covent.core.entropy import logprob_and_entropy
+from covent import stopping
 from covent.core.keys import key
 from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
-from covent.rollout.batch import Responses, pad_left, response_logits
+from covent.rollout.batch import Responses, pad_left, score
 from covent.rollout.sampler import sample
 from covent.tasks import Answer, Problem, Task, TaughtTask, Verdict, problems, taught
 from covent.train.config import TrainConfig
-from covent.train.model import LanguageModel, max_response_tokens
+from covent.train.model import LanguageModel, max_response_tokens, weights_hash
+from covent.train.state import RunState, new_optimizer
 
 _NUM_CHECKED = 512
 
@@ -34,55 +36,55 @@ _RECIPE_VERSION = 1
 
 
 def warm_start(
-    model: LanguageModel,
+    state: RunState,
     task: Task,
     config: TrainConfig,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> str:
+) -> None:
     """Train the model in place on demonstrations of train problems, or load the result of the same training.
 
     Args:
+      state: before or in the middle of the warm start; after it, its position says so.
       progress: called with (steps done, steps in all).
-    Returns: the content hash of the weights after it.
+    Raises:
+      ConfigError: the model does not learn what its teachers know.
+      Stopped: a signal asked for it; the state can go on from where it is.
     """
     settings = config.warm_start
     if settings.steps:
         task = taught(task, "warm_start.steps needs them: set warm_start.steps=0 to start from the model as it is.")
-        folder = _cache_folder() / _fingerprint(model, task, config)
-        if not (settings.cache and _load(model, folder)):
-            _train_rounds(model, task, config, progress)
+        folder = _cache_folder() / _fingerprint(state.initial_weights, str(state.model.network.device), task, config)
+        begun = state.at.warm_steps > 0
+        if begun or not (settings.cache and _load(state.model, folder)):
+            _train_rounds(state, task, config, progress)
             if settings.cache:
-                _save(model, folder)
+                # The cache saves time and nothing else.
+                with contextlib.suppress(OSError, SafetensorError):
+                    _save(state.model, folder)
         progress(settings.steps, settings.steps)
-    return weights_hash(model)
+    state.optimizer = None
+    state.move(phase="warmed", start_model=weights_hash(state.model))
 
 
-def weights_hash(model: LanguageModel) -> str:
-    """SHA-256 over the names and bytes of all weights, first 16 hex digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _train_rounds(
-    model: LanguageModel, task: TaughtTask, config: TrainConfig, progress: Callable[[int, int], None]
-) -> None:
+def _train_rounds(state: RunState, task: TaughtTask, config: TrainConfig, progress: Callable[[int, int], None]) -> None:
     """Train until the model has learnt what its teachers know. Some initialisations need more than one round.
 
     Raises: ConfigError when it has not after `max_rounds`.
     """
     settings = config.warm_start
-    stream = problems(task, "train", _corpus_seed(config))
-    writers = Random(f"writers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
-    share = 0.0
-    for _ in range(settings.max_rounds):
-        _train(model, task, config, stream, writers, progress)
-        share = _teacher_share(model, task, config) if settings.min_teacher_frac else 1.0
-        if share >= settings.min_teacher_frac:
-            return
+    batches = _batches(task, config)
+    for _ in range(state.at.warm_steps):
+        next(batches)
+    while True:
+        done = state.at.warm_steps
+        if done and done % settings.steps == 0:
+            share = _teacher_share(state.model, task, config) if settings.min_teacher_frac else 1.0
+            if share >= settings.min_teacher_frac:
+                return
+            if done >= settings.max_rounds * settings.steps:
+                break
+        _train_round(state, config, batches, progress)
     raise ConfigError(
         f"After {settings.max_rounds} rounds of {settings.steps} steps the warm-started model solves {share:.2f} of"
         " what the writers of its demonstrations solve; warm_start.min_teacher_frac asks for"
@@ -91,11 +93,22 @@ def _train_rounds(
     )
 
 
+def _batches(task: TaughtTask, config: TrainConfig) -> Iterator[tuple[list[Problem], list[str]]]:
+    """Train problems with a demonstration each, `batch_size` at a time; the same settings give the same batches."""
+    stream = problems(task, "train", _corpus_seed(config))
+    writers = Random(f"writers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
+    while True:
+        batch = list(islice(stream, config.warm_start.batch_size))
+        yield batch, [task.demonstration(problem, writers) for problem in batch]
+
+
 def _teacher_share(model: LanguageModel, task: TaughtTask, config: TrainConfig) -> float:
     """Right answers of the model over right answers of the writers, one response each to the same train problems."""
     chosen = list(islice(problems(task, "train", _corpus_seed(config)), _NUM_CHECKED))
     writers = Random(f"teachers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
-    by_writers = task.judge([Answer(problem, task.demonstration(problem, writers)) for problem in chosen])
+    by_writers = task.judge(
+        [Answer(problem, task.demonstration(problem, writers)) for problem in chosen], stopping.poll
+    )
     responses = sample(
         model.network,
         [model.encode_problem(problem) for problem in chosen],
@@ -107,7 +120,7 @@ def _teacher_share(model: LanguageModel, task: TaughtTask, config: TrainConfig) 
         key=key(config.seed, "warm start"),
     )
     texts = model.decode_all(responses)
-    by_model = task.judge([Answer(problem, text) for problem, text in zip(chosen, texts, strict=True)])
+    by_model = task.judge([Answer(problem, text) for problem, text in zip(chosen, texts, strict=True)], stopping.poll)
     num_taught, num_learnt = (sum(each.verdict is Verdict.RIGHT for each in part) for part in (by_writers, by_model))
     return num_learnt / max(num_taught, 1)
 
@@ -117,31 +130,34 @@ def _corpus_seed(config: TrainConfig) -> int:
     return config.seed if seed is None else int(seed)
 
 
-def _train(
-    model: LanguageModel,
-    task: TaughtTask,
+def _train_round(
+    state: RunState,
     config: TrainConfig,
-    stream: Iterator[Problem],
-    writers: Random,
+    batches: Iterator[tuple[list[Problem], list[str]]],
     progress: Callable[[int, int], None],
 ) -> None:
-    settings = config.warm_start
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
+    """The rest of a round of `steps` supervised steps. Each round has an optimizer and a schedule of its own."""
+    settings, model = config.warm_start, state.model
+    first = state.at.warm_steps % settings.steps
+    if first == 0:
+        state.optimizer = new_optimizer("warm start", model.network, config)
+    assert state.optimizer is not None
+    for step in range(first, settings.steps):
+        stopping.poll()
+        for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(
                 step, settings.lr_warmup_steps, settings.steps, settings.final_lr_frac
             )
-        batch = [next(stream) for _ in range(settings.batch_size)]
-        loss = _demonstration_loss(model, batch, [task.demonstration(problem, writers) for problem in batch])
+        loss = _demonstration_loss(model, *next(batches))
         if not bool(torch.isfinite(loss)):
             raise NonFiniteError(f"The warm start's loss is {float(loss)} at step {step}. Lower warm_start.lr.")
-        optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
-        optimizer.step()
+        state.optimizer.step()
+        state.move(warm_steps=state.at.warm_steps + 1)
         progress(step + 1, settings.steps)
-    optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[str]) -> Tensor:
@@ -164,7 +180,7 @@ def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[
         group=rows,
         sample=rows,
     )
-    logprobs, _ = logprob_and_entropy(response_logits(model.network, responses), responses.response_ids)
+    logprobs, _ = score(model.network, responses)
     return -masked_mean(logprobs, mask)
 
 
@@ -176,20 +192,20 @@ def _schedule(step: int, num_warmup: int, num_steps: int, final: float) -> float
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _fingerprint(model: LanguageModel, task: TaughtTask, config: TrainConfig) -> str:
+def _fingerprint(initial_weights: str, device: str, task: TaughtTask, config: TrainConfig) -> str:
     """Hash of the settings, the start weights, the environment and a sample of the corpus."""
     rng = Random(0)  # noqa: S311 - not cryptography
     drawn = [task.draw(rng) for _ in range(64)]
     parts = {
         "recipe": _RECIPE_VERSION,
-        "start": weights_hash(model),
+        "start": initial_weights,
         "seed": config.seed,
         "task": config.task.model_dump(),
         "warm_start": config.warm_start.model_dump(exclude={"cache"}),
         "corpus": [(problem.prompt, problem.answer, task.demonstration(problem, rng)) for problem in drawn],
         "threads": config.threads,
         "torch": torch.__version__,
-        "device": str(model.network.device),
+        "device": device,
         "dtype": config.dtype,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

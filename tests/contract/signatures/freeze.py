@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.contract.source import Module, modules
 
-LAYERS = ("core",)
+LAYERS = ("controls", "core", "tabular")
 FOLDER = Path(__file__).parent
 
 
@@ -43,8 +43,9 @@ def _signature(node: ast.FunctionDef) -> str:
 
 
 def page(layer: str) -> str:
-    """All signatures of a layer, one a line, in order."""
-    lines = sorted(line for module in modules() if module.layer == layer for line in signatures(module))
+    """All signatures of a layer, one a line, in order. Modules inside a package are the package's own affair."""
+    public = [module for module in modules() if module.layer == layer and module.name.count(".") <= 2]
+    lines = sorted(line for module in public for line in signatures(module))
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from covent.train.evaluate import pass_at_k, wilson
+from covent.store.estimates import pass_at_k, wilson
 from tests.support.tolerances import TIGHT
 
 

@@ -1,0 +1,183 @@
+"""What covent costs inside TRL: CPU time of an optimizer step against TRL's own, side by side in one run.
+
+A Qwen2 of hidden size 256 with random weights learns from 128 random completions of 32 tokens, so nothing is sampled
+and only TRL's update is timed: its forward and backward pass, the clip of the gradient's norm and AdamW. The vocabulary
+has 15 tokens; with a real one the model does more work and covent the same, so these shares are upper bounds. In each
+round every variant takes the same steps on the same completions, in another order, and the shares are taken within a
+round. Scoring the completions after generation is timed apart: there covent asks TRL for their entropies too.
+
+    python -m benchmarks.trl_overhead --rounds 8 --json benchmarks/results/trl_overhead.json
+    python -m benchmarks.trl_overhead --table benchmarks/results/trl_overhead.json
+
+A minute of one core a round; run it in the environment of `make test-trl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from covent.integrations.trl import CoventGRPOTrainer
+from covent.provenance import commit
+from tests.support.tiny_trl import WORDS, network, trainer
+
+BATCH, LENGTH, HIDDEN, LAYERS = 128, 32, 256, 4
+UPDATES = 4
+"""Optimizer steps on each generation: the first is on-policy, the others are not."""
+CONTROLS: dict[str, Any] = {
+    "clip_cov": {"type": "clip_cov", "clip_cov_ratio": 0.01, "clip_cov_lb": 0.05},
+    "kl_cov": {"type": "kl_cov", "kl_cov_ratio": 0.01},
+}
+BARE = "TRL"
+
+
+class _Fixed:
+    """Random completions instead of sampled ones."""
+
+    def _generate_single_turn(self, prompt_ids: Any, *_: Any, **__: Any) -> Any:
+        generator = torch.Generator().manual_seed(self.args.seed)
+        ids = torch.randint(3, len(WORDS), (len(prompt_ids), LENGTH), generator=generator)
+        return ids.tolist(), None
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        start = time.process_time()
+        found = super()._generate_and_score_completions(inputs)
+        self.scoring_s = time.process_time() - start
+        return found
+
+
+class BareTrainer(_Fixed, GRPOTrainer):
+    """TRL's own, on fixed completions."""
+
+
+class OurTrainer(_Fixed, CoventGRPOTrainer):
+    """covent's, on fixed completions."""
+
+
+class Clock(TrainerCallback):
+    """CPU seconds of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.process_time() - self._start)
+
+
+def variants() -> dict[str, tuple[type, Any]]:
+    """Name → (trainer, covent's settings)."""
+    found: dict[str, tuple[type, Any]] = {BARE: (BareTrainer, None), "measuring alone": (OurTrainer, {})}
+    for name, control in CONTROLS.items():
+        for scope in ("micro", "window"):
+            found[f"{name}, {scope}"] = (OurTrainer, {"control": control, "scope": scope})
+    return found
+
+
+def seconds_of(kind: type, covent: Any, *, accumulation: int, seed: int) -> dict[str, float]:
+    """CPU seconds of scoring, of the first update and of a later one (median)."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = trainer(
+            kind,
+            Path(folder),
+            model=network(hidden=HIDDEN, layers=LAYERS, seed=seed),
+            per_device_train_batch_size=BATCH // accumulation,
+            gradient_accumulation_steps=accumulation,
+            steps_per_generation=accumulation,
+            num_generations=8,
+            num_iterations=UPDATES,
+            max_steps=UPDATES,
+            max_completion_length=LENGTH,
+            learning_rate=1e-4,
+            logging_steps=UPDATES,
+            seed=seed,
+            **({} if covent is None else {"covent": covent}),
+        )
+        clock = Clock()
+        made.add_callback(clock)
+        made.train()
+    # The first step holds the scoring of the completions too.
+    first = clock.seconds[0] - made.scoring_s
+    return {"scoring": made.scoring_s, "first update": first, "later update": median(clock.seconds[1:])}
+
+
+def run(rounds: int) -> dict[str, Any]:
+    """All rounds, as they are stored."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    names = list(variants())
+    # Once for nothing: the first run of a process pays for what is loaded late.
+    seconds_of(BareTrainer, None, accumulation=1, seed=0)
+    for accumulation in (1, 4):
+        table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for number in range(rounds):
+            for place in range(len(names)):
+                name = names[(place + number) % len(names)]
+                kind, covent = variants()[name]
+                for phase, value in seconds_of(kind, covent, accumulation=accumulation, seed=number).items():
+                    table[name][phase].append(value)
+        found[str(accumulation)] = {name: dict(table[name]) for name in names}
+    return {
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "versions": {name: version(name) for name in ("trl", "transformers", "accelerate", "torch")},
+        "commit": commit(),
+        "settings": {"batch": BATCH, "length": LENGTH, "hidden": HIDDEN, "layers": LAYERS, "rounds": rounds},
+        "cpu_seconds": found,
+    }
+
+
+def tables(result: dict[str, Any]) -> str:
+    """Median CPU seconds, and the median and range over rounds of the share above TRL's own."""
+    lines = []
+    for accumulation, table in result["cpu_seconds"].items():
+        lines += [
+            "",
+            f"Micro-batches in an optimizer step: {accumulation}",
+            "",
+            "| variant | scoring | first update | later update |",
+            "|---|---|---|---|",
+        ]
+        for name, phases in table.items():
+            cells = [_cell(values, table[BARE][phase], name) for phase, values in phases.items()]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float], bare: list[float], name: str) -> str:
+    if name == BARE:
+        return f"{median(values):.3f} s"
+    shares = sorted(100 * (ours / theirs - 1) for ours, theirs in zip(values, bare, strict=True))
+    return f"{median(shares):+.1f} % [{shares[0]:+.1f}, {shares[-1]:+.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/trl_overhead.json"))
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of a result and do nothing else")
+    arguments = parser.parse_args()
+    if arguments.table is None:
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(run(arguments.rounds), indent=1) + "\n")
+    print(tables(json.loads((arguments.table or arguments.json).read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""`covent bench`: the LM head beside its peers, which get an environment of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from covent.cli.output import Outcome, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHECKOUT = Path(__file__).parents[3]
+_PEERS = ("lm_head_peers.txt", "lm_head_peers_no_deps.txt")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time, memory and errors of log-prob and entropy from the LM head: covent, TRL, verl, Liger and torch in one run.
+
+    Needs a checkout of covent, Linux, and for the large case 8 GB and a quarter of an hour. The first call installs the
+    peers into an environment in the cache folder.
+    """
+
+    case: Literal["bf16", "bf16_32k", "fp32", "sweep", "tiny"] = "bf16"
+    """bf16: vocabulary 151,936; bf16_32k and fp32: 32,768; sweep: memory for 1k to 64k tokens; tiny: does it run."""
+    out: Path | None = None
+    """File of the result; benchmarks/results/lm_head_CASE.json if left out."""
+    json: bool = False
+    """Print one JSON line last; text goes to standard error."""
+
+    def run(self, output: Output) -> Outcome:
+        """Set up once, then run the benchmark with the peers' own Python."""
+        folder = benchmarks_folder(_CHECKOUT)
+        python = peers_python(folder, output)
+        target = (self.out or folder / "results" / f"lm_head_{self.case}.json").resolve()
+        words = [str(folder / "lm_head.py"), "--case", self.case, "--json", str(target)]
+        _run([str(python), *words], "the benchmark", {"PYTHONPATH": str(_CHECKOUT / "src"), "OMP_NUM_THREADS": "1"})
+        output.say(f"written to {target}; docs/performance.md: python benchmarks/lm_head.py --page")
+        return Outcome({"result": str(target)})
+
+
+def benchmarks_folder(checkout: Path) -> Path:
+    """The folder `benchmarks` of a checkout.
+
+    Raises:
+        MissingPathError: when covent is installed without its source.
+    """
+    from covent.errors import MissingPathError
+
+    folder = checkout / "benchmarks"
+    if not (folder / "lm_head.py").is_file():
+        raise MissingPathError(
+            f"'{folder}' is not there: benchmarks need a checkout. Clone covent and `pip install -e` it."
+        )
+    return folder
+
+
+def peers_python(folder: Path, output: Output) -> Path:
+    """Python of an environment with the peers; made on first use, and again when the lists of peers change."""
+    lists = [folder / name for name in _PEERS]
+    text = "".join(each.read_text(encoding="utf-8") for each in lists) + sys.version
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "covent"
+    environment = root / f"peers-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    python, done = environment / "bin" / "python", environment / "complete"
+    if not done.is_file():
+        output.say(f"installing the peers into {environment}; this takes minutes")
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)], "venv")
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+        _run([*pip, "-r", str(lists[0])], "pip")
+        _run([*pip, "--no-deps", "-r", str(lists[1])], "pip")
+        done.touch()
+    return python
+
+
+def _run(words: Sequence[str], name: str, variables: dict[str, str] | None = None) -> None:
+    from covent.errors import BenchError
+
+    code = subprocess.run(words, env={**os.environ, **(variables or {})}, stdout=sys.stderr, check=False).returncode
+    if code:
+        raise BenchError(f"{name} ended with exit code {code}; its own words are above. Called: {' '.join(words)}")

@@ -1,0 +1,93 @@
+"""Stopping on a signal without tearing anything: a handler sets a flag, long work polls it, its owner saves and leaves.
+
+Signals belong to the whole process, and so does the flag: `poll` needs no argument and does nothing while nobody has
+asked to stop. Work that can take longer than a moment calls it wherever it can be abandoned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+HEARD = (signal.SIGTERM, signal.SIGINT)
+
+PARENT_VARIABLE = "COVENT_PARENT_FD"
+"""Names the read end of a pipe that a parent process holds open as long as it lives."""
+
+_ORPHAN_GRACE_S = 1.5
+
+_asked: signal.Signals | None = None
+_listening = False
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to stop, and the work was at a place where it could be abandoned."""
+
+    def __init__(self, asked: signal.Signals) -> None:
+        super().__init__(asked.name)
+        self.asked = asked
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + int(self.asked)
+
+
+def ask(asked: int) -> None:
+    """Ask to stop, as a signal does."""
+    global _asked
+    _asked = signal.Signals(asked)
+
+
+def poll() -> None:
+    """Raise `Stopped` if someone has asked to stop."""
+    if _asked is not None:
+        raise Stopped(_asked)
+
+
+@contextlib.contextmanager
+def on_signals() -> Iterator[None]:
+    """While the block runs, the first SIGTERM or SIGINT asks to stop, and a second one ends the process at once.
+
+    The second is left to the operating system, so that it works inside a long call of a library too. A block inside a
+    block changes nothing; in a thread that is not the main one, where Python allows no handlers, nor does this.
+    """
+    global _asked, _listening
+    if _listening or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, _first_signal) for each in HEARD}
+    _listening = True
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        _listening, _asked = False, None
+
+
+def _first_signal(asked: int, frame: object) -> None:
+    for each in HEARD:
+        signal.signal(each, signal.SIG_DFL)
+    ask(asked)
+
+
+def end_with_parent() -> None:
+    """Stop this process when the parent that started it, if it wants that, is gone: as on SIGTERM, then at once."""
+    descriptor = os.environ.pop(PARENT_VARIABLE, "")
+    if not descriptor:
+        return
+
+    def watch() -> None:
+        # Nobody ever writes: the read returns when the last process that holds the other end is gone.
+        with contextlib.suppress(OSError):
+            os.read(int(descriptor), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_GRACE_S)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -1,0 +1,34 @@
+"""docs/performance.md is what the script makes of the committed results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.source import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def generated(results: Path) -> str:
+    call = "import sys; from pathlib import Path; from lm_head_page import page; print(page(Path(sys.argv[1])), end='')"
+    words = [sys.executable, "-c", call, str(results)]
+    done = subprocess.run(words, cwd=BENCHMARKS, capture_output=True, text=True, check=True, encoding="utf-8")
+    return done.stdout
+
+
+@pytest.mark.skipif(not (BENCHMARKS / "results" / "lm_head_fp32.json").exists(), reason="not measured yet")
+def test_the_page_is_that_of_the_results(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert page == generated(BENCHMARKS / "results")
+    for file in BENCHMARKS.glob("results/lm_head_*.json"):
+        shutil.copy(file, tmp_path)
+    changed = json.loads((tmp_path / "lm_head_fp32.json").read_text(encoding="utf-8"))
+    changed["seconds"]["floor"] = [2 * seconds for seconds in changed["seconds"]["floor"]]
+    (tmp_path / "lm_head_fp32.json").write_text(json.dumps(changed), encoding="utf-8")
+    assert page != generated(tmp_path)
