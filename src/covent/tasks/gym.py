@@ -23,7 +23,7 @@ from covent.verifiers.verdict import Judgement, Poll, Verdict, keep_waiting
 
 _TARGET = "covent.tasks.gym:entries_and_scores"
 _START_S = 120.0
-_NUM_LOOKED_AT = 500
+_NUM_LOOKED_AT = 200
 _SPARE = 1.25
 
 
