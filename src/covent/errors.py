@@ -91,6 +91,14 @@ class IsolationError(VerifierError):
 
     exit_code = 2
 
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        """Args:
+        message: for a person who wants to run one.
+        cause: which step is not possible, or what a program can still see.
+        """
+        super().__init__(message)
+        self.cause = cause or message
+
 
 class DataError(CoventError, ValueError):
     """A row of a data set cannot be used; the message names file and line."""

@@ -166,6 +166,8 @@ def test_closing_ends_all_children() -> None:
 
 
 _PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 import os, sys, time
 from covent.verifiers.children import Children, Limits
 pool = Children("tests.verifiers.handlers:obedient", {}, size=3, limits=Limits(memory_mb=256))
@@ -185,7 +187,7 @@ def test_children_die_with_their_parent(how: signal.Signals) -> None:
             assert parent.stdout and parent.stdout.readline() == "ready\n"
             under = at_least(4, parent.pid)  # the server and three children
             parent.send_signal(how)
-            parent.wait()
+            parent.wait(60)
         finally:
             parent.kill()
         assert all_gone(under, 2), alive(under)

@@ -4,6 +4,7 @@ runs."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from covent.errors import IsolationError
 from covent.verifiers import namespaces, programs
+from covent.verifiers import sandbox as module
 from covent.verifiers.programs import ProgramVerifier
 from covent.verifiers.sandbox import Sandbox
 from covent.verifiers.settings import VerifierSettings
@@ -72,9 +74,13 @@ MISSING = isolation()
 isolated = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
+ROUTES = ["user namespaces"] + (["bubblewrap"] if shutil.which("bwrap") and os.geteuid() else [])
+
+
+@pytest.fixture(scope="module", params=ROUTES)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     made = Sandbox(SETTINGS)
+    made._routes = (request.param,)
     yield made
     made.close()
 
@@ -177,7 +183,8 @@ def test_60_hostile_programs(sandbox: Sandbox, traps: Traps, figure: Keep) -> No
     told = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
     figure(
         26,
-        f"60 hostile programs, by calls and by assertions, as {'root' if os.geteuid() == 0 else 'an ordinary user'}",
+        f"60 hostile programs, by calls and by assertions, as {'root' if os.geteuid() == 0 else 'an ordinary user'},"
+        f" isolated by {sandbox.route}",
         "0 escapes, 0 false passes, 0 leftover processes",
         f"60/60: {counts[Verdict.RIGHT]} false passes, {len(escapes)} escapes or leftovers ({told})",
     )
@@ -314,34 +321,39 @@ def test_many_programs_are_judged_in_order() -> None:
     verifier.close()
 
 
-@pytest.mark.parametrize("step", ["unshare", "mount", "pivot_root", "capset"])
-def test_where_a_step_fails_programs_are_refused(step: str, tmp_path: Path) -> None:
-    """Each step of the isolation made to fail in turn, as on a machine that forbids it."""
-    package = tmp_path / "covent"
-    package.symlink_to(ROOT / "src" / "covent")
-    (tmp_path / "sitecustomize.py").write_text("")
+def with_a_step_that_fails(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """As on a machine that forbids this step."""
     code = (
         "import covent.verifiers.namespaces as n\nreal = n._call\n"
         f"def call(name, *rest):\n    if name == {step!r}: raise n.IsolationFailed(name + ': forbidden here')\n"
         "    return real(name, *rest)\nn._call = call\n"
     )
+    started = module._START.replace("from covent.verifiers.jail", f"exec({code!r});from covent.verifiers.jail")
+    monkeypatch.setattr(module, "_START", started)
+
+
+@pytest.mark.parametrize("step", ["unshare", "mount", "pivot_root", "capset"])
+def test_where_a_step_fails_programs_are_refused(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    with_a_step_that_fails(monkeypatch, step)
     sandbox = Sandbox(SETTINGS)
-    start = sandbox.__class__.start.__globals__
-    before = start["_START"]
-    start["_START"] = before.replace("from covent.verifiers.jail", f"exec({code!r});from covent.verifiers.jail")
-    try:
-        with pytest.raises(IsolationError, match="allow_unsafe_programs"):
-            sandbox.judge(RIGHT, CALLS)
-    finally:
-        start["_START"] = before
-        sandbox.close()
+    sandbox._routes = ("user namespaces",)
+    with pytest.raises(IsolationError, match=r"cannot isolate .*allow_unsafe_programs"):
+        sandbox.judge(RIGHT, CALLS)
+
+
+@isolated
+@pytest.mark.skipif(len(ROUTES) == 1, reason="bubblewrap is not installed, or this is root")
+def test_bubblewrap_is_used_where_only_it_may_isolate(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_a_step_that_fails(monkeypatch, "unshare")
+    sandbox = Sandbox(SETTINGS)
+    assert sandbox.judge(RIGHT, CALLS).verdict is Verdict.RIGHT
+    assert sandbox.route == "bubblewrap"
+    sandbox.close()
 
 
 @isolated
 def test_a_leak_is_noticed_before_any_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control of the proof: told to expect the environment it does not have, the sandbox refuses."""
-    from covent.verifiers import sandbox as module
-
     monkeypatch.setitem(module._SURROUNDINGS, "hidden file", True)
     with pytest.raises(IsolationError, match="sees more than it should"):
         Sandbox(SETTINGS).judge(RIGHT, CALLS)
@@ -376,6 +388,8 @@ def test_an_ordinary_user_can_isolate_programs() -> None:
 
 
 _PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 from covent.verifiers.programs import ProgramVerifier
 from covent.verifiers.settings import VerifierSettings
 tests = {"kind": "calls", "name": "f", "cases": [[[1], 2]]}
@@ -398,7 +412,7 @@ def test_sandboxes_die_with_their_parent(how: signal.Signals) -> None:
             assert parent.stdout and parent.stdout.readline() == "ready\n"
             under = at_least(6, parent.pid)  # two sandboxes with their servers and programs
             parent.send_signal(how)
-            parent.wait()
+            parent.wait(60)
         finally:
             parent.kill()
         assert all_gone(under, 2), alive(under)

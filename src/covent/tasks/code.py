@@ -64,7 +64,9 @@ class CodeSettings(TaskSettings):
 
     name: Literal["code"] = "code"
     min_steps: int = Field(default=1, ge=1)
+    """Fewest steps of a description."""
     max_steps: int = Field(default=3, le=4)
+    """Most steps of a description."""
     hard_frac: float = Field(default=0.4, ge=0, le=1)
     """Share of steps that the corpus' writers mostly write wrong."""
     corpus_seed: int | None = None

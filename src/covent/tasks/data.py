@@ -56,9 +56,11 @@ class DataSettings(TaskSettings):
     marked: bool = True
     r"""`math` only: the answer must be marked, as for `exact`; otherwise it is looked for anywhere in the response."""
     prompt_key: str = "prompt"
+    """The column of the prompt: text, or a list of messages."""
     answer_key: str | None = None
     """The column of the right answer; None: reward_model.ground_truth, or the one of solution, answer, ground_truth."""
     source_key: str = "data_source"
+    """The column that says where a row comes from, for reward functions and results by source."""
     prompt_form: Literal["auto", "chat", "text"] = "auto"
     """`auto`: messages go through the tokenizer's chat template, and text goes to the model as it is. `chat`: text too
     becomes a user's message. `text`: of messages, the last alone goes to the model as it is."""

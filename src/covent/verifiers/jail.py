@@ -13,6 +13,7 @@ import gc
 import importlib
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from covent.verifiers import namespaces
+from covent.verifiers import bubblewrap, namespaces
 from covent.verifiers.channel import Channel, ChannelClosed
 from covent.verifiers.program_child import serve_calls
 from covent.verifiers.program_tests import run_tests
@@ -94,12 +95,15 @@ def main(control_fd: int) -> None:
     config = control.receive()
     _preload(PRELOADED, [])
     missing = _preload(config["modules"], config["module_path"])
-    isolated = not config["unsafe"]
+    route = config["route"]
     try:
         if missing:
             raise namespaces.IsolationFailed(f"verifier.modules cannot be imported: {', '.join(missing)}")
-        if isolated:
+        if route == "user namespaces":
             namespaces.isolate()
+        elif route == "bubblewrap":
+            namespaces.empty_root_by_chroot(bubblewrap.ROOT)
+        if route != "none":
             namespaces.hide_memory()
     except namespaces.IsolationFailed as error:
         control.send({"error": str(error)})
@@ -111,7 +115,7 @@ def main(control_fd: int) -> None:
     control.send({"ready": True})
     with contextlib.suppress(ChannelClosed):
         while True:
-            _job(control, config, isolated)
+            _job(control, config, route)
 
 
 def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
@@ -127,28 +131,30 @@ def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
     return missing
 
 
-def _job(control: Channel, config: Any, isolated: bool) -> None:
+def _job(control: Channel, config: Any, route: str) -> None:
     """Fork the program and its tests, wait until whoever asked has what it wants, and leave nothing behind."""
     _, fds = control.receive_fds()
-    with contextlib.ExitStack() as stack:
-        # Inside, a program's scratch folder is its own; outside, it is a folder that goes with it.
-        scratch = None if isolated else stack.enter_context(tempfile.TemporaryDirectory(prefix="covent-program-"))
-        end = _run_job(control, config, scratch, *fds)
+    if route == "none":
+        with tempfile.TemporaryDirectory(prefix="covent-program-") as scratch:
+            end = _run_job(control, config, route, scratch, *fds)
+    else:
+        end = _run_job(control, config, route, namespaces.SCRATCH, *fds)
+        if route == "bubblewrap":
+            _empty("/")
     control.send(end)
 
 
 def _run_job(
-    control: Channel, config: Any, scratch: str | None, program_fd: int, tests_fd: int | None = None
+    control: Channel, config: Any, route: str, scratch: str, program_fd: int, tests_fd: int | None = None
 ) -> dict[str, Any]:
     """How the program had ended before it was ended; tests in Python have a process of their own beside it."""
-    isolated = scratch is None
+    isolated = route != "none"
     ours, theirs = Channel.pair() if tests_fd is not None else (None, None)
 
     def be_program() -> None:
-        if scratch is None:
+        if route == "user namespaces":
             namespaces.own_scratch(config["scratch_mb"])
-        else:
-            os.chdir(scratch)
+        os.chdir(scratch)
         _give_up_rights(config, isolated)
         source = _channel(program_fd)
         serve_calls(source, theirs or source)
@@ -171,6 +177,25 @@ def _run_job(
         ends = _end_all(children, isolated)
     end: dict[str, Any] = ends.get(children[0], {})
     return end
+
+
+def _empty(root: str) -> None:
+    """Remove whatever a program left under the root, and make the scratch folder anew."""
+    os.chmod(root, 0o700)
+    for entry in os.scandir(root):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, onerror=_try_again)
+        else:
+            os.unlink(entry.path)
+    os.mkdir(root + namespaces.SCRATCH.lstrip("/"), 0o700)
+    os.chmod(root, 0o500)
+
+
+def _try_again(remove: Callable[[str], Any], path: str, error: Any) -> None:
+    """A program may have taken its folders' rights away."""
+    os.chmod(os.path.dirname(path), 0o700)
+    os.chmod(path, 0o700)
+    remove(path)
 
 
 def _channel(fd: int) -> Channel:

@@ -86,12 +86,25 @@ def _empty_root() -> None:
     _mount(None, "/", None, flags | _MS["remount"] | _MS["bind"] | _MS["rdonly"])
 
 
+def empty_root_by_chroot(folder: str) -> None:
+    """The same with bubblewrap, which has made the namespaces and the folder, and left the right to this one change.
+
+    In a changed root the kernel lets nobody make namespaces of users, so that no process can get the right to change it
+    back.
+    """
+    try:
+        os.chroot(folder)
+        os.chdir("/")
+        os.chmod("/", 0o500)
+    except OSError as error:
+        raise IsolationFailed(f"chroot: {error.strerror}") from error
+
+
 def own_scratch(megabytes: int) -> None:
     """A scratch folder that only this process and what it starts will see, in memory, gone with them."""
     _call("unshare", _CLONE["mount"] | _CLONE["ipc"])
     flags = _MS["nosuid"] | _MS["nodev"] | _MS["noexec"]
     _mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={megabytes}m,nr_inodes=1024,mode=700")
-    os.chdir(SCRATCH)
 
 
 def hide_memory() -> None:

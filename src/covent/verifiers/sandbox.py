@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from covent.errors import IsolationError
+from covent.verifiers.bubblewrap import needed_folders, wrapped
 from covent.verifiers.channel import Channel, ChannelClosed, ChannelTimeout
 from covent.verifiers.program_cases import Found, Program, judge_cases
 from covent.verifiers.settings import VerifierSettings
@@ -99,6 +100,9 @@ class Sandbox:
 
     def __init__(self, settings: VerifierSettings) -> None:
         self._settings = settings
+        self._routes = ("none",) if settings.allow_unsafe_programs else ("user namespaces", "bubblewrap")
+        self.route = ""
+        """What isolates the programs, once one has run: `user namespaces`, `bubblewrap`, or `none`."""
         self._state = _State()
         self._finalizer = weakref.finalize(self, self._state.end)
 
@@ -139,29 +143,35 @@ class Sandbox:
 
         Raises: IsolationError
         """
-        unsafe = self._settings.allow_unsafe_programs
         failures = []
-        for route in ["user namespaces"]:
+        for route in self._routes:
             try:
-                self._start([], unsafe=unsafe)
-                self._prove(unsafe=unsafe)
-                return
+                self._start(route)
+                self._prove(route)
             except (IsolationError, ChannelClosed, ChannelTimeout) as error:
                 self.close()
                 failures.append(f"{route}: {error}")
+            else:
+                self.route = route
+                return
         raise IsolationError(
             f"This machine cannot isolate the programs of a code task ({'; '.join(failures)})."
             " Needed are unprivileged user namespaces on Linux, or bubblewrap (bwrap) where only it may make them."
-            " verifier.allow_unsafe_programs=true runs them all the same, with your files and network in reach."
+            " verifier.allow_unsafe_programs=true runs them all the same, with your files and network in reach.",
+            cause="; ".join(failures),
         )
 
-    def _start(self, prefix: list[str], *, unsafe: bool) -> None:
-        mine, theirs = Channel.pair()
+    def _start(self, route: str) -> None:
         settings = self._settings
+        mine, theirs = Channel.pair()
+        command = [sys.executable, "-S", "-s", "-B", "-P", "-c", _START, _PACKAGES, str(theirs.fileno())]
+        if route == "bubblewrap":
+            folders = [*needed_folders(_PACKAGES), *(sys.path if settings.modules else [])]
+            command = wrapped(command, folders, settings.scratch_mb)
         # No -E: the fixed hash seed makes the order of sets, and so a verdict, the same each time.
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._state.process = subprocess.Popen(
-            [*prefix, sys.executable, "-S", "-s", "-B", "-P", "-c", _START, _PACKAGES, str(theirs.fileno())],
+            command,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -174,7 +184,7 @@ class Sandbox:
         self._state.control = mine
         deadline = time.monotonic() + _START_S
         config = {
-            "unsafe": unsafe,
+            "route": route,
             "modules": list(settings.modules),
             "module_path": sys.path,
             "memory_mb": settings.memory_mb,
@@ -187,13 +197,13 @@ class Sandbox:
         if "error" in reply:
             raise IsolationError(reply["error"])
 
-    def _prove(self, *, unsafe: bool) -> None:
+    def _prove(self, route: str) -> None:
         """A known right program scores, a known wrong one does not, and none sees the machine."""
         sums = {"kind": "calls", "name": "add", "cases": [[[1, 2], 3]]}
         right, wrong = (self._run(text, sums, keep_waiting) for text in (_ADD, _ADD.replace("+", "-")))
         if (right.verdict, wrong.verdict) != (Verdict.RIGHT, Verdict.WRONG):
             raise IsolationError(f"a right program is {right}, and a wrong one {wrong}")
-        if not unsafe:
+        if route != "none":
             tests = {"kind": "calls", "name": "surroundings", "cases": [[[__file__], _SURROUNDINGS]]}
             seen = self._run(_PROBE, tests, keep_waiting)
             if seen.verdict is not Verdict.RIGHT:
