@@ -15,14 +15,13 @@ ROOT = "/empty"
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin")
 
 
-def wrapped(command: Sequence[str], readable: Sequence[str], scratch_mb: int) -> list[str]:
-    """The command in namespaces of its own: no network, no other processes, and of files only what Python needs.
+def bubblewrap_command(readable: Sequence[str], scratch_mb: int) -> list[str]:
+    """What comes before a command to put it into namespaces of its own: no network, no other processes, few files.
 
     The command can still give up these files for the empty folder at `ROOT`, and has to.
 
     Args:
-        command: the interpreter with its arguments.
-        readable: folders that it needs to start.
+        readable: folders that the interpreter needs to start.
         scratch_mb: size of the folder at `ROOT`.
 
     Raises: IsolationError: bubblewrap is not installed, or would be run by root, whose processes nobody counts.
@@ -38,7 +37,6 @@ def wrapped(command: Sequence[str], readable: Sequence[str], scratch_mb: int) ->
         *(program, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
         *("--as-pid-1", "--die-with-parent", "--cap-add", "CAP_SYS_CHROOT", *system, *needed),
         *("--size", str(scratch_mb << 20), "--tmpfs", ROOT, "--dir", f"{ROOT}/scratch", "--chdir", ROOT, "--"),
-        *command,
     ]
 
 

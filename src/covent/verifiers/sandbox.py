@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from covent.errors import IsolationError
-from covent.verifiers.bubblewrap import needed_folders, wrapped
+from covent.verifiers.bubblewrap import bubblewrap_command, needed_folders
 from covent.verifiers.channel import Channel, ChannelClosed, ChannelTimeout
 from covent.verifiers.program_cases import Found, Program, judge_cases
 from covent.verifiers.settings import VerifierSettings
@@ -163,15 +163,15 @@ class Sandbox:
 
     def _start(self, route: str) -> None:
         settings = self._settings
-        mine, theirs = Channel.pair()
-        command = [sys.executable, "-S", "-s", "-B", "-P", "-c", _START, _PACKAGES, str(theirs.fileno())]
+        wrapper = []
         if route == "bubblewrap":
             folders = [*needed_folders(_PACKAGES), *(sys.path if settings.modules else [])]
-            command = wrapped(command, folders, settings.scratch_mb)
+            wrapper = bubblewrap_command(folders, settings.scratch_mb)
+        mine, theirs = Channel.pair()
         # No -E: the fixed hash seed makes the order of sets, and so a verdict, the same each time.
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._state.process = subprocess.Popen(
-            command,
+            [*wrapper, sys.executable, "-S", "-s", "-B", "-P", "-c", _START, _PACKAGES, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
