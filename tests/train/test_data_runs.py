@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ def test_parquet_with_mathematics_and_a_reward_function(tmp_path: Path, model: P
     parquet.write_table(pyarrow.Table.from_pylist([verl_row(number) for number in range(60)]), path)
     found = run(tmp_path / "math", path, model, task={"verifier": "math", "marked": False, "instruction": "boxed"})
     assert found.status.state == "finished"
-    rewarded = run(tmp_path / "reward", path, model, reward={"function": f"{FILE}:counts_tokens"})
+    rewarded = run(tmp_path / "reward", path, model, reward={"function": f"{FILE}:verl_counts_characters"})
     assert rewarded.status.state == "finished"
-    # A reward is a number of tokens here.
+    # A reward is a number of characters here.
     assert any((step.reward.value or 0) > 1 for step in rewarded.steps)
     assert any(update.grad_norm > 0 for update in rewarded.updates)
 
@@ -144,6 +145,25 @@ def test_a_chat_needs_a_template(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rows\.jsonl:\d+ is a chat.*prompt_form=text"):
         run(tmp_path / "run", path, plain)
     assert run(tmp_path / "again", path, plain, task={"prompt_form": "text"}).status.state == "finished"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no system role') }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('touch MARKER') }}",
+        "{% for x in %}",
+    ],
+)
+def test_a_template_that_fails_or_tries_to_get_out_is_named(tmp_path: Path, model: Path, template: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(template.replace("MARKER", str(tmp_path / "marker")))
+    path = json_lines(tmp_path / "rows.jsonl", [verl_row(number) for number in range(60)])
+    with pytest.raises(ConfigError, match="chat template of this model's tokenizer fails"):
+        run(tmp_path / "run", path, folder)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_a_prompt_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def verl_matches(data_source, solution_str, ground_truth, extra_info=None):
     return float(solution_str == ground_truth)
 
 
+def verl_counts_characters(data_source, solution_str, ground_truth, extra_info=None):
+    return len(solution_str)
+
+
 def verl_says_more(data_source, solution_str, ground_truth, extra_info=None):
     score = -1.0 if solution_str != ground_truth else 0.5
     return {"score": score, "acc": solution_str == ground_truth, "source": data_source, "index": extra_info["index"]}

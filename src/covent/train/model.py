@@ -53,7 +53,7 @@ class LanguageModel:
     def encode_problem(self, problem: Problem) -> list[int]:
         """Token ids of what the model reads: a chat through the tokenizer's template, plain text as it is.
 
-        Raises: ConfigError: a chat, and the tokenizer has no template.
+        Raises: ConfigError: a chat, and the tokenizer has no template, or one that fails on it.
         """
         if not problem.messages:
             return self.encode_prompt(problem.prompt)
@@ -63,7 +63,13 @@ class LanguageModel:
                 " model with one, or task.prompt_form=text to give the model the last message alone."
             )
         messages = [dict(message) for message in problem.messages]
-        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        try:
+            return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        except Exception as error:  # a template is the model's own program, run by transformers in jinja's sandbox
+            raise ConfigError(
+                f"The chat template of this model's tokenizer fails on {problem.place or 'a prompt'}:"
+                f" {type(error).__name__}: {error}. Use task.prompt_form=text, or mend the template."
+            ) from error
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of a response that follows a prompt, the end token included."""
