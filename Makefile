@@ -57,7 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 .venv-trl/.installed: pyproject.toml tests/integrations/trl/requirements.txt
 	test -x $(TRL_BIN)/python || $(PYTHON) -m venv .venv-trl
 	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
-	  -r tests/integrations/trl/requirements.txt -e '.[trl]'
+	  -r tests/integrations/trl/requirements.txt -e ".[trl]"
 	rm -rf $(TRL_OLDEST)
 	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps --target $(TRL_OLDEST) trl==1.14.2
 	touch $@

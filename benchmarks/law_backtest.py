@@ -1,7 +1,7 @@
 """Forecasts of finished embedded runs from their earlier parts: error, and coverage clustered by run.
 
-    python -m benchmarks.law_backtest runs/*/*          reads run folders; writes the JSON file and the table
-    python -m benchmarks.law_backtest --table           only writes the table of docs/law.md again
+    python -m benchmarks.law_backtest runs/*/*          reads run folders; writes the JSON file and the tables
+    python -m benchmarks.law_backtest --table           only writes the tables of docs/law.md again
 
 Points of the law are validation evaluations (`covent.store.series.law_series`). Each run counts as one observation.
 """
@@ -14,9 +14,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.law_tables import backtest_table, write_table
+from benchmarks.law_tables import backtest_tables, write_table
 from covent.errors import CoventError
-from covent.law import Backtest, backtest, fit, pooled
+from covent.law import Backtest, backtest, fit, pooled, rivals
 from covent.report.summary import entropies, method
 from covent.store.reader import Run, read_run
 from covent.store.series import law_series
@@ -46,14 +46,19 @@ def scored(run: Run) -> tuple[dict[str, Any], Backtest]:
         window=series.window,
     )
     law = fit(series.entropy, series.accuracy, unit="fraction", step=series.step)
+    forms = rivals(series.entropy, series.accuracy, unit="fraction", step=series.step).forms
+    behind = next(form.aicc for form in forms if form.name == "law") - forms[0].aicc if forms else None
     about = {
         "task": task(run),
         "method": method(run),
         "seed": run.header.seed,
+        "covent": run.header.versions.get("covent"),
+        "hardware": run.header.hardware,
         "num_steps": num_steps,
         "n": len(series),
     }
     about |= {"ceiling": law.ceiling, "identified": law.identified, "r2": law.r2, "last": float(series.accuracy[-1])}
+    about |= {"best_form": forms[0].name if forms else None, "aicc_behind_it": behind}
     return about, tested
 
 
@@ -78,16 +83,17 @@ def results(folders: list[Path]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Score the runs, or take the scores from the file, and write file and table."""
+    """Score the runs, or take the scores from the file, and write file and tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="run folders")
-    parser.add_argument("--table", action="store_true", help="only write the table again, from the JSON file")
+    parser.add_argument("--table", action="store_true", help="only write the tables again, from the JSON file")
     asked = parser.parse_args()
     if not asked.table:
         found = results([folder for folder in asked.folders if (folder / "run.json").exists()])
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    write_table(PAGE, "backtest", backtest_table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    for name, table in backtest_tables(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
+        write_table(PAGE, name, table)
 
 
 if __name__ == "__main__":

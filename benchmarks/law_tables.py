@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from covent.law.criterion import DECISIVE_AICC
+
 Row = list[str]
+
+PAPER_RMSE = ("0.9", "0.5 (RMSE)")
+"""Of the paper's own predictions from 36 of 236 steps, in percent: on average and at the end (section 2.4)."""
 
 PREDICTIONS = ("forecast", "conditional", "unchanged")
 """The order in which they are shown."""
@@ -116,22 +122,26 @@ def _paper(rows: list[dict[str, Any]]) -> str:
 
 def _prefixes(rows: list[dict[str, Any]]) -> str:
     head = ["model", "first", "markers", "RMSE of the rest", "error at the end", "inside the band", "ceiling then"]
-    return _markdown(
-        head,
+    cells = [
         [
-            [
-                row["model"],
-                f"{100 * prefix['fraction']:.0f} %",
-                str(prefix["num_prefix"]),
-                _number(prefix["rmse"]),
-                _number(prefix["end_error"], sign=True),
-                _percent(prefix["covered"]),
-                f"{prefix['ceiling']:.1f} ({prefix['ceiling_interval'][0]:.1f} to {prefix['ceiling_interval'][1]:.1f})",
-            ]
-            for row in rows
-            for prefix in row["prefixes"]
-        ],
-    )
+            row["model"],
+            f"{100 * prefix['fraction']:.0f} %",
+            str(prefix["num_prefix"]),
+            _number(prefix["rmse"]),
+            _number(prefix["end_error"], sign=True),
+            _percent(prefix["covered"]),
+            f"{prefix['ceiling']:.1f} ({prefix['ceiling_interval'][0]:.1f} to {prefix['ceiling_interval'][1]:.1f})",
+        ]
+        for row in rows
+        for prefix in row["prefixes"]
+    ]
+    for place, share in enumerate(prefix["fraction"] for prefix in rows[0]["prefixes"]):
+        alike = [row["prefixes"][place] for row in rows]
+        errors = (fmean(prefix["rmse"] for prefix in alike), fmean(abs(prefix["end_error"]) for prefix in alike))
+        means = [_number(error) for error in errors]
+        cells.append(["mean of the three", f"{100 * share:.0f} %", "", means[0], f"{means[1]} (absolute)", "", ""])
+    rmse, at_the_end = PAPER_RMSE
+    return _markdown(head, [*cells, ["the paper, mean of four", "36 of 236 steps", "", rmse, at_the_end, "", ""]])
 
 
 def _forecasts(worlds: list[dict[str, Any]]) -> str:
@@ -147,10 +157,35 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
     return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
 
 
-def backtest_table(found: dict[str, Any]) -> str:
+def backtest_tables(found: dict[str, Any]) -> dict[str, str]:
+    """Name → Markdown table, of `benchmarks.law_backtest`."""
+    return {"backtest": _backtest(found), "embedded": _embedded(found["runs"])}
+
+
+def _embedded(runs: list[dict[str, Any]]) -> str:
+    """What the law of the whole run says of itself, counted over runs."""
+    head = ["task", "method", "runs", "identified", "ceiling above 100 %", "a rival clearly better", "R²"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["task"], run["method"]), []).append(run)
+    rows = []
+    for (task, method), members in sorted(groups.items()):
+        counts = (
+            len(members),
+            sum(run["identified"] for run in members),
+            sum(run["ceiling"] is not None and run["ceiling"] > 1 for run in members),
+            sum(run["aicc_behind_it"] is not None and run["aicc_behind_it"] >= DECISIVE_AICC for run in members),
+        )
+        r2 = sorted(run["r2"] for run in members if run["r2"] is not None)
+        rows.append([task, method, *map(str, counts), f"{r2[0]:.2f} to {r2[-1]:.2f}" if r2 else "—"])
+    return _markdown(head, rows)
+
+
+def _backtest(found: dict[str, Any]) -> str:
     """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
     head = ["task", "method", "from the first", "runs"]
-    head += ["RMSE", "at the end", "forecast inside its band", "conditional inside its band"]
+    head += ["median RMSE of forecast / conditional / unchanged", "median error at the end, likewise"]
+    head += ["forecast inside its band", "conditional inside its band"]
     rows = [
         [
             group["task"],

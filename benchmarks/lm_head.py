@@ -13,6 +13,7 @@ hour.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import statistics
@@ -54,7 +55,7 @@ CASES = {
     "sweep": Case(0, 128, 151_936, "bfloat16", sweep=(1024, 4096, 16_384, 65_536)),
     "tiny": Case(64, 32, 1001, "bfloat16"),
 }
-ERROR_CASE = Case(256, 256, 32_768, "bfloat16")
+ERROR_CASE = Case(128, 128, 32_768, "bfloat16")
 SWEPT = ("covent, low memory, C", "covent, 512 MiB budget, C", "naive")
 NAIVE_LIMIT = 4096
 """Tokens beyond which all logits at once would not fit an ordinary machine."""
@@ -140,6 +141,9 @@ def memory_here(case: Case, name: str) -> int:
     """The same for this process, which must have done nothing else. A small call loads the libraries first."""
     VARIANTS[name].step(*Inputs.of(Case(8, case.width, 64, case.dtype)))
     inputs = Inputs.of(case)
+    if platform.libc_ver()[0] == "glibc":
+        # Freed memory that the allocator still holds would hide as much of the call's own.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = _status("VmRSS")
     VARIANTS[name].step(*inputs)
     return round((_status("VmHWM") - before) / 1024)

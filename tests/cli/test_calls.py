@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
 import covent
-from covent.cli.main import main, parse, positionals_first
+from covent.cli.main import Command, main, parse, positionals_first
 from covent.cli.measure import Measure
+from covent.cli.options import _options, unknown_word
 from covent.cli.output import Outcome, Output
 from covent.cli.report import Report
 from covent.cli.train import Train
@@ -41,8 +46,10 @@ def test_without_words_it_explains_itself(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["demo", "--stpes", "3"], "--steps"),
-        (["trian", "clock.yaml"], "train"),
+        (["demo", "--stpes", "3"], "no option --stpes. Did you mean '--steps'?"),
+        (["trian", "clock.yaml"], "no command 'trian'. Did you mean 'train'?"),
+        (["fit", "--rum=x", "log.csv"], "no option --rum. Did you mean '--run'?"),
+        (["frobnicate"], "Known: bench, compare, demo, doctor"),
         (["train"], "CONFIG"),
         (["demo", "--seed", "one"], "one"),
     ],
@@ -53,7 +60,34 @@ def test_a_wrong_word_ends_with_2_and_a_hint(words: list[str], hint: str, capsys
     assert end.value.code == 2
     printed = capsys.readouterr()
     assert hint in printed.err
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert "│" not in printed.err and "╭" not in printed.err
     assert printed.out == ""
+
+
+def test_options_are_known_as_tyro_knows_them() -> None:
+    """The names that a typing mistake is held against are those that parse."""
+    for name, command in {each.__name__.lower(): each for each in get_args(Command)}.items():
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+            parse([name, "--help"])
+        told = set(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
+        assert set(_options(command)) <= told | {"--help"}, name
+        assert unknown_word([name, *sorted(told & set(_options(command)))], {name: command}) is None
+
+
+def test_an_option_is_given_once_unless_it_collects(capsys: pytest.CaptureFixture[str]) -> None:
+    allowed = parse(["resume", "runs/a", "--allow", "seed", "--allow", "threads"])
+    assert allowed.allow == ("seed", "threads")
+    with pytest.raises(SystemExit):
+        parse(["report", "runs/a", "--out", "a.html", "--out=b.html"])
+    assert "--out is there twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [each.__name__.lower() for each in get_args(Command)])
+def test_help_shows_no_machinery(name: str) -> None:
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+        parse([name, "--help"])
+    assert "{None}" not in printed.getvalue() and "(default: )" not in printed.getvalue()
 
 
 def test_an_error_is_one_message_and_no_traceback(
@@ -85,11 +119,32 @@ def test_a_fault_of_covent_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_interrupted_before_anything_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Train, output: Output) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Train, "run", run)
+    assert main(["train", "clock.yaml", "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().out == "interrupted; no run had begun\n"
+
+
+def test_a_command_that_trains_nothing_does_not_speak_of_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _ends_with(monkeypatch, KeyboardInterrupt())
     assert main(["report", "runs/a"]) == 130
-    assert capsys.readouterr().out == "interrupted; no run had begun\n"
+    assert capsys.readouterr().out == "interrupted\n"
+
+
+def test_a_demo_in_a_taken_folder_says_so_before_it_shows_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text("")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "is taken" in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_interrupted_with_a_run_folder(

@@ -38,7 +38,8 @@ def test_without_torch_it_says_what_to_install(words: list[str], tmp_path: Path)
     assert done.returncode == 2
     assert done.stderr == (
         f"error: covent {words[0]} needs torch, which is not installed."
-        " Install the extra: pip install 'covent[train]'\n"
+        " Install the extra: pip install 'covent[train]'. On Linux plain pip brings torch with CUDA, several gigabytes;"
+        " README.md, “Which torch?”, says how to get the CPU build.\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -125,6 +125,48 @@ def test_a_broken_log_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(printed.out)["error"] == "LogError"
 
 
+def test_a_plot_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covent.logs.figure.find_spec", lambda name: None)
+    for target, words in (("law.svg", ".html or .png"), ("law.png", "covent[plots]")):
+        assert main(["fit", VERL, "--plot", str(tmp_path / target)]) == 2
+        printed = capsys.readouterr()
+        assert words in printed.err and printed.out == ""
+
+
+def test_a_percentage_where_a_share_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["forecast", VERL, "--until", "30"]) == 2
+    assert "--until is 30" in (said := capsys.readouterr().err) and "Did you mean 0.3?" in said
+
+
+def test_a_folder_of_runs_names_them_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(write_run(tmp_path / name, name, num_steps=5)) for name in ("clip_cov", "grpo")]
+    for command in ("explain", "fit", "report"):
+        assert main([command, str(tmp_path)]) == 2
+        assert " ".join(paths) in capsys.readouterr().err
+
+
+def test_measure_takes_the_samples_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run", "clip_cov", num_steps=5)
+    result, said = call(capsys, "measure", str(folder), "--step", "0")
+    assert result["num_sequences"] == 3
+    assert "samples.jsonl was read" in said
+    (folder / "samples.jsonl").unlink()
+    assert main(["measure", str(folder)]) == 2
+    assert "samples_kept=0" in capsys.readouterr().err
+
+
+def test_what_is_said_of_the_law_is_not_repeated_as_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(write_run(tmp_path / "run", "clip_cov"))
+    for command in ("fit", "explain"):
+        assert main([command, folder]) == 0
+        printed = capsys.readouterr()
+        assert (printed.out + printed.err).count("Entropy was under control") == 1
+
+
 def test_a_plot_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, "fit", VERL, "--plot", str(tmp_path / "law.html"))
     assert (tmp_path / "law.html").stat().st_size > 1_000_000, (

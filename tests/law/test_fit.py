@@ -78,7 +78,8 @@ def test_order_in_time_matters_to_the_interval_only() -> None:
 def test_fewer_than_three_points_are_not_identified(num_points: int) -> None:
     law = fit(FALLING[:num_points], noisy(seed=4)[:num_points], unit="fraction")
     assert not law.identified
-    assert law.warnings[0].startswith(f"Not identified: {num_points} points")
+    said = "1 point;" if num_points == 1 else f"{num_points} points;"
+    assert law.warnings[0].startswith(f"Not identified: {said}")
     assert (law.a, law.b, law.ceiling, law.ceiling_interval, law.r2) == (None,) * 5
     assert fit_line(FALLING[:num_points], noisy(seed=4)[:num_points], unit="fraction").intercept is None
     assert compare_forms(FALLING[:num_points], noisy(seed=4)[:num_points], unit="fraction").preferred == "undecided"

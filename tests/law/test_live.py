@@ -53,6 +53,27 @@ def test_it_is_the_forecast_of_the_finished_runs_prefix() -> None:
     assert early.ceiling != pytest.approx(late.ceiling, abs=TIGHT)
 
 
+@pytest.mark.parametrize("stop", [3 * EVERY + 1, 4 * EVERY + EVERY // 2])
+def test_one_that_recalls_what_was_recorded_goes_on_the_same(stop: int) -> None:
+    """Stopped after so many steps, the second time after the coming step's evaluation; one step left no row."""
+    entropy, accuracy = _run()
+    steps = [step for step in range(NUM_STEPS) if step != EVERY - 1]
+    whole, second = Forecaster(NUM_STEPS, every=EVERY), Forecaster(NUM_STEPS, every=EVERY)
+    evaluated = {step: accuracy[step // EVERY] for step in range(EVERY // 2, NUM_STEPS, EVERY)}
+    second.recall(
+        [(step, entropy[step]) for step in steps if step < stop],
+        {step: value for step, value in evaluated.items() if step <= stop},
+    )
+    for step in steps:
+        for forecaster in [whole] if step < stop else [whole, second]:
+            if step in evaluated and not (forecaster is second and step == stop):
+                forecaster.evaluated(evaluated[step])
+        once = whole.stepped(step, entropy[step])
+        if step >= stop:
+            assert second.stepped(step, entropy[step]) == once
+    assert second.num_points == whole.num_points == NUM_STEPS // EVERY - 1
+
+
 def test_a_block_without_an_accuracy_is_no_point() -> None:
     entropy, accuracy = _run()
     forecaster = Forecaster(NUM_STEPS, every=EVERY)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import law_backtest, law_coverage
-from benchmarks.law_tables import backtest_table, with_table, with_tables
+from benchmarks.law_tables import backtest_tables, with_table, with_tables
 
 
 def test_the_tables_of_the_page_are_those_of_the_results() -> None:
@@ -17,11 +17,20 @@ def test_the_tables_of_the_page_are_those_of_the_results() -> None:
 
 
 def test_the_backtest_of_the_page_is_that_of_the_results() -> None:
-    if not law_backtest.RESULTS.exists():
-        pytest.skip("no embedded runs have been scored yet")
     page = law_backtest.PAGE.read_text(encoding="utf-8")
     found = json.loads(law_backtest.RESULTS.read_text(encoding="utf-8"))
-    assert with_table(page, "backtest", backtest_table(found)) == page
+    for name, table in backtest_tables(found).items():
+        assert with_table(page, name, table) == page
+    found["groups"][0]["origins"][0]["forecast"]["median_rmse"] += 0.01
+    assert with_table(page, "backtest", backtest_tables(found)["backtest"]) != page
+
+
+def test_the_backtest_is_over_at_least_20_runs_on_two_tasks() -> None:
+    runs = json.loads(law_backtest.RESULTS.read_text(encoding="utf-8"))["runs"]
+    assert len(runs) >= 20
+    assert len({(run["task"], run["method"], run["seed"]) for run in runs}) == len(runs)
+    assert {run["task"] for run in runs} == {"clock", "grid"}
+    assert len({run["method"] for run in runs}) >= 3
 
 
 def test_the_bar_is_met() -> None:

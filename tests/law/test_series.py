@@ -7,7 +7,7 @@ import pytest
 
 from covent.errors import FitError, ShapeError
 from covent.law import fit, fit_line
-from covent.law.series import aligned, check_increasing, checked_points, gaps_of
+from covent.law.series import aligned, check_increasing, checked_points, counted, gaps_of
 
 GOOD = ([0.5, 0.3, 0.2, 0.1], [0.30, 0.34, 0.36, 0.38])
 
@@ -72,3 +72,7 @@ def test_steps_and_weights_are_checked() -> None:
         fit(*GOOD, unit="fraction", step=[0, 4, 4, 8])
     with pytest.raises(ShapeError, match="step has 3"):
         fit(*GOOD, unit="fraction", step=[0, 4, 8])
+
+
+def test_things_are_counted_in_their_own_number() -> None:
+    assert [counted(count, "point") for count in (0, 1, 2)] == ["0 points", "1 point", "2 points"]

@@ -10,21 +10,41 @@ import pytest
 
 from covent.errors import ConfigError, MissingExtraError
 from covent.logs import fit_result
-from covent.logs.figure import _curve, figure, write_figure
+from covent.logs.figure import Curve, _curve, figure, write_figure
 from tests.logs.logfiles import GOLDEN, series_of
 from tests.support.tolerances import TIGHT
 
 
+def curve_of(**fields: object) -> Curve:
+    series = series_of(GOLDEN / "verl_console.log")
+    return _curve(series, fit_result(series).model_copy(update=fields))
+
+
 def test_points_and_law_are_drawn_in_percent() -> None:
     series = series_of(GOLDEN / "verl_console.log")
-    result = fit_result(series)
-    points, law, ceiling = figure([_curve(series, result)]).data
+    result = fit_result(series).model_copy(update={"identified": True})
+    points, law, beyond, ceiling = figure([_curve(series, result)]).data
     assert list(points.y) == pytest.approx(100 * series.accuracy, rel=TIGHT)
     assert list(points.x) == pytest.approx(series.entropy, rel=TIGHT)
     assert result.a is not None and result.b is not None and result.ceiling is not None
-    assert list(law.y) == pytest.approx(100 * (result.b - result.a * np.exp(np.array(law.x))), rel=TIGHT)
-    assert law.y[0] == pytest.approx(100 * result.ceiling, rel=TIGHT)
+    for drawn in (law, beyond):
+        assert list(drawn.y) == pytest.approx(100 * (result.b - result.a * np.exp(np.array(drawn.x))), rel=TIGHT)
+    assert (law.x[0], law.x[-1]) == (series.entropy.min(), series.entropy.max())
+    assert (beyond.x[0], beyond.x[-1]) == (0.0, series.entropy.min())
+    assert beyond.y[0] == pytest.approx(100 * result.ceiling, rel=TIGHT)
     assert ceiling.x == (0.0,)
+
+
+def test_a_law_that_is_not_identified_is_not_carried_on_to_a_ceiling() -> None:
+    points, law, beyond = figure([curve_of(identified=False)]).data
+    assert points.name.endswith("law not identified")
+    assert len(law.x) and not len(beyond.x)
+
+
+def test_what_lies_above_100_percent_is_said_to_be_impossible() -> None:
+    assert not figure([curve_of(identified=True, a=0.1, b=0.9, ceiling_interval=(0.7, 0.9))]).layout.annotations
+    (said,) = figure([curve_of(identified=True, a=0.1, b=0.9, ceiling_interval=(0.7, 1.1))]).layout.annotations
+    assert "impossible" in said.text
 
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:

@@ -174,3 +174,14 @@ def test_a_declared_temperature_completes_the_definition() -> None:
     declared = log_series(run, Choice(temperature=1.0)).definition
     assert declared.unknown == []
     assert declared.reading(0.5).definition == declared.text
+
+
+def test_logs_that_lie_beside_the_one_that_was_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "trainer_state.json").write_bytes((GOLDEN / "trl_trainer_state.json").read_bytes())
+    (run,) = read_logs(tmp_path)
+    assert not any("not read" in note for note in run.notes)
+    (tmp_path / "other.csv").write_text("step,entropy,accuracy\n1,0.5,0.2\n")
+    (tmp_path / "config.json").write_text("{}")
+    (run,) = read_logs(tmp_path)
+    (note,) = (note for note in run.notes if "not read" in note)
+    assert "trainer_state.json was read" in note and "other.csv" in note and "config.json" not in note

@@ -102,6 +102,16 @@ def test_a_run_under_control_is_said_to_be_outside_the_law(tmp_path: Path) -> No
     assert not any("under control" in warning for warning in fit_result(free).warnings)
 
 
+def test_runs_of_one_name_are_labelled_by_the_part_of_the_path_that_differs(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / f"seed-{seed}" / "grpo", "grpo", seed) for seed in (1, 2)]
+    paths.append(write_run(tmp_path / "kl_cov", "kl_cov"))
+    results = [fit_result(one) for one in all_series(paths, Choice())]
+    assert [result.label for result in results] == ["grpo · seed-1", "grpo · seed-2", "kl_cov"]
+    assert [result.name for result in results] == ["grpo", "grpo", "kl_cov"], "names stay: they make the groups"
+    (alone,) = all_series(paths[:1], Choice())
+    assert fit_result(alone).label == "grpo"
+
+
 def test_one_curve_or_several(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     log = series_of(json_lines(tmp_path / "log.jsonl", law_rows(60, every=2)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from covent.logs import Choice, LogError, log_series
+from covent.logs import Choice, LogError, all_series, log_series
 from tests.logs.logfiles import json_lines, law_rows, one_run, series_of
 from tests.support.tolerances import TIGHT
 
@@ -205,8 +205,6 @@ def test_a_byte_order_mark_and_empty_cells_are_no_fault(tmp_path: Path) -> None:
 def test_runs_of_one_table_are_told_apart(tmp_path: Path) -> None:
     lines = ["model,step,entropy,accuracy", *(f"{m},{s},0.{s},0.{10 - s}" for m in "ab" for s in range(1, 6))]
     (tmp_path / "log.csv").write_text("\n".join(lines))
-    from covent.logs import all_series
-
     both = all_series([tmp_path / "log.csv"], Choice(by="model"))
     assert [one.name for one in both] == ["a", "b"]
     assert both[0].entropy.tolist() == both[1].entropy.tolist()
@@ -242,3 +240,20 @@ def test_seeded_logs_of_any_rhythm_join_as_a_plain_loop_does(tmp_path: Path) -> 
             expected.append(np.mean(entropies[fresh[-4:]]))
             since = index + 1
         assert series.entropy == pytest.approx(expected, rel=TIGHT), trial
+
+
+def test_a_table_of_several_runs_read_as_one_says_so(tmp_path: Path) -> None:
+    """Without steps nothing else would tell that the runs were mixed."""
+
+    def lines(words: list[str]) -> str:
+        return "\n".join(["size,entropy,accuracy", *(f"{word},{0.9 - 0.01 * i},0.3" for i, word in enumerate(words))])
+
+    def said(words: list[str], choice: Choice | None = None) -> bool:
+        (tmp_path / "log.csv").write_text(lines(words))
+        found = all_series([tmp_path / "log.csv"], choice or Choice())
+        return any("--by size" in warning for one in found for warning in one.warnings)
+
+    assert said(["small"] * 6 + ["large"] * 6)
+    assert not said(["small"] * 6 + ["large"] * 6, Choice(by="size"))
+    assert not said(["small"] * 12)
+    assert not said([f"note {i}" for i in range(12)]), "a remark in each row tells no runs apart"

@@ -197,7 +197,7 @@ def test_whatever_the_folder_looks_like(state: str, whole: Path, run: Path) -> N
         assert taken == expected
         assert differences(whole, run) == []
         assert not list(checkpoints(run).glob("*.tmp-*"))
-    figure(9, f"{len(FOLDERS)} of {len(FOLDERS)} folder states: the right checkpoint, no crash")
+    figure(9, f"{{count}} of {len(FOLDERS)} folder states: the right checkpoint, no crash")
 
 
 def test_all_bad_is_an_error_of_its_own_and_no_new_start(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

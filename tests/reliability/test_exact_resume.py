@@ -89,12 +89,13 @@ def test_stopped_at_some_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_stopped_at_every_place(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     total = num_polls(monkeypatch, tmp_path / "whole", **settings(mode))
     different = {}
-    for place in range(1, total + 1):
+    places = range(1, total + 1, 1 if mode == "everything remembered" else 9)
+    for place in places:
         if found := resumed_differently(monkeypatch, tmp_path / "whole", tmp_path / "part", place, mode):
             different[place] = found
         shutil.rmtree(tmp_path / "part")
     assert different == {}
-    figure(6, f"{mode}: {total} of {total} places to stop, identical")
+    figure(6, f"{mode}: stopped at {len(places)} of {total} places, {len(places)} identical")
 
 
 def after_step(whole: Path, folder: Path, step: int) -> Path:
@@ -133,7 +134,7 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(mode: str, tmp_path: P
     other = run(tmp_path / "other", **settings(mode, seed=1))
     assert differences(whole, again) == []
     assert {"final weights"} < set(differences(whole, other))
-    figure(17, f"{mode}: same seed identical, other seed different")
+    figure(17, f"{{count}} of {len(MODES)} modes: same seed identical, other seed different")
 
 
 FORGOTTEN_TENSORS: dict[str, Callable[[dict[str, Any]], Any]] = {

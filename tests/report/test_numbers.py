@@ -54,10 +54,6 @@ def test_durations() -> None:
     ]
 
 
-def test_things_are_counted_in_their_own_number() -> None:
-    assert [n.counted(count, "point") for count in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
-
-
 def test_text_for_the_page() -> None:
     assert n.unbroken("4.3 % of 0.18 nats in 5 steps, [1, 2] and 3 more") == (
         "4.3\u00a0% of 0.18\u00a0nats in 5\u00a0steps, [1, 2] and 3 more"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -178,6 +180,35 @@ def test_the_file_is_written_and_no_run_is_an_error(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
     with pytest.raises(ConfigError, match="at least one run"):
         page([])
+
+
+def test_a_page_is_replaced_in_one_piece(runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, link = tmp_path / "real.html", tmp_path / "report.html"
+    real.write_text("the old page")
+    link.symlink_to(real)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("covent.report.page.page", lambda runs: "the new page")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(list(runs.values()), link)
+    assert link.read_text() == "the old page"
+    write_report(list(runs.values()), link)
+    assert real.read_text() == "the new page\n" and link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.html", "report.html"]
+
+
+def test_a_page_can_go_into_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("covent.report.page.page", lambda runs: "page")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_report([], pipe)
+        assert read.result(timeout=30) == "page"
 
 
 @pytest.mark.slow

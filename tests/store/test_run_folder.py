@@ -176,7 +176,9 @@ def test_a_broken_line_in_the_middle_is_an_error(folder: Path) -> None:
 def test_a_folder_that_is_no_run_says_what_to_do(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(MissingPathError, match="does not exist"):
         read_run(tmp_path / "nothing")
-    with pytest.raises(MissingPathError, match=r"is not a run folder: it has no run\.json.*give one or more of run"):
+    with pytest.raises(
+        MissingPathError, match=r"is not a run folder: it has no run\.json.*give one or more of these: .*run"
+    ):
         read_run(tmp_path)
     with pytest.raises(MissingPathError, match="is not a run folder: it is a file"):
         read_run(folder / "run.json")

@@ -34,7 +34,7 @@ def die_at(number: int, *, half: bool) -> None:
 
 def files(content: int) -> list[tuple[str, bytes]]:
     """What a made-up checkpoint holds."""
-    return [("state.json", b"%d" % content), ("model-1.safetensors", b"%d" % content * 40)]
+    return [("state.json", b"%d" % content), *((f"{n}.safetensors", b"%d" % content * 40) for n in range(5))]
 
 
 def save_and_die(parent: Path, keep: int, number: int, half: bool) -> None:

@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from covent.store import durable
 from covent.store.reader import read_run
 from covent.store.schema import ROW_FILES, untimed
 from covent.tasks import ClockTask, Problem, Verdict
@@ -153,6 +155,25 @@ def call(words: list[str], log: Path, prepare: Callable[[], None] | None = None)
             code = int(end.code or 0)
         finally:
             os._exit(code)
+
+
+def slow_disk(seconds: float) -> None:
+    """From now on, bringing a file to the disk takes longer."""
+    sync = durable.sync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(seconds)
+        sync(descriptor)
+
+    durable.sync = slow
+
+
+def tiny_demo() -> None:
+    """From now on, the demo's runs are long, and made of the smallest steps."""
+    from covent.train import config
+
+    parse = config.parse_config
+    config.parse_config = lambda asked, source: parse(settings("mini-batches", steps=100_000), source=source)
 
 
 def written(folder: Path, **config: Any) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 from random import Random
 
 import pytest
@@ -80,6 +80,35 @@ def test_the_given_answer_is_a_shortest_walk() -> None:
             assert problem.answer in right
             assert len(problem.answer) == min(map(len, right))
         assert SMALL.verdict(problem, problem.answer) is Verdict.RIGHT
+
+
+CROWDED = GridSettings(size=6, num_walls=12)
+
+
+def test_every_problem_can_be_solved_within_the_longest_response() -> None:
+    """In some crowded grids the shortest walk is longer; they are drawn again."""
+    task, unbounded = GridTask(CROWDED, corpus_seed=0), GridTask(CROWDED, corpus_seed=0)
+    unbounded._max_moves = 36
+    lengths = [len(problem.answer.split()) for problem in drawn(task, 3000)]
+    assert max(lengths) <= task.max_response_words
+    assert max(len(problem.answer.split()) for problem in drawn(unbounded, 3000)) > task.max_response_words
+
+
+def test_the_default_grid_never_needs_another_draw() -> None:
+    """Its shortest walks around any three walls fit, so its problems are those of every earlier version."""
+    cells = list(product(range(4), repeat=2))
+    longest = 0
+    for walls in combinations(cells, GridSettings().num_walls):
+        for start in set(cells) - set(walls):
+            seen, frontier, length = {start}, {start}, 0
+            while frontier:
+                longest = max(longest, length)
+                near = {(r + dr, c + dc) for r, c in frontier for dr, dc in COMPASS.values()}
+                frontier = (near & set(cells)) - set(walls) - seen
+                seen |= frontier
+                length += 1
+    assert 3 * longest + 1 <= TASK.max_response_words
+    assert longest > 6, "walls do make walks longer than the grid's half perimeter"
 
 
 def test_every_perturbation_of_a_right_walk_is_refused() -> None:

@@ -51,6 +51,18 @@ def test_a_repeated_key_and_a_deep_file_are_refused(tmp_path: Path) -> None:
             load_config(path, [])
 
 
+@pytest.mark.parametrize("name", ["123", "1e5", "true", "2024-01-01"])
+def test_quoted_text_is_text(config_file: Path, name: str) -> None:
+    assert load_config(config_file, [f'name="{name}"']).name == name
+
+
+def test_a_wrong_member_does_not_make_a_list_empty(config_file: Path) -> None:
+    for member in ("{type: kl_cov, kl_cov_ratio: 5}", "3", "{type: kl_covv}"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(config_file, [f"control=[{member}]"])
+        assert "at least one" not in str(caught.value)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_another_control_does_not_inherit_the_settings_of_the_old_one(order: int) -> None:
     overrides = ["control.type=clip_cov", "control.clip_cov_ratio=0.012"][::order]
@@ -110,6 +122,12 @@ def test_settings_survive_the_round_trip_through_yaml(tmp_path: Path) -> None:
         (["control=[{type: ppo_clip}, {type: kl_cov}]"], ["'ppo_clip' and 'kl_cov'", "different clips"]),
         (["control=[{type: entropy_bonus}, {type: entropy_bonus}]"], ["each have a entropy bonus"]),
         (["control.type=ppo_clip", "control.clip_ratio_c=3", "loss_mode=cispo"], ["cispo has no dual clip"]),
+        (["name=123"], ["'name' = 123", "must be a valid string", """name='"123"'"""]),
+        (["name=1e5"], ["'name' = 100000.0", "reads 100000.0 as a number", "quote it"]),
+        (["name=true"], ["reads true as a boolean", """name='"true"'"""]),
+        (["model.path=2024"], ["'model.path' = 2024", """model.path='"2024"'"""]),
+        (["control=[{type: kl_cov, kl_cov_ratio: 5}]"], ["'control.0.kl_cov_ratio' = 5", "did you mean 0.05"]),
+        (["control=[]"], ["'control' = []", "must name at least one"]),
         (["stpes=3", "seed=-1"], ["'stpes'", "'seed' = -1"]),
     ],
 )

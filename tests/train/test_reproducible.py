@@ -10,19 +10,15 @@ from covent import controls
 from covent.core.keys import TokenIdentity, key
 from covent.core.plan import Measured
 from covent.store.reader import Run
+from covent.store.schema import untimed
 from tests.support.tiny import CONTROLS, final_weights, tiny_run
 from tests.support.tolerances import TIGHT
 
 
 def _numbers(run: Run) -> list[str]:
     """Everything a run recorded except times."""
-    return [
-        *(row.model_copy(update={"seconds": {}}).model_dump_json() for row in run.steps),
-        *(row.model_dump_json() for row in run.updates),
-        *(row.model_copy(update={"seconds": 0.0}).model_dump_json() for row in run.evaluations),
-        *(row.model_dump_json() for row in run.verdicts),
-        *(row.model_dump_json() for row in run.samples),
-    ]
+    rows = (run.steps, run.updates, run.evaluations, run.verdicts, run.samples)
+    return [str(untimed(row)) for kind in rows for row in kind]
 
 
 @pytest.mark.parametrize("control", CONTROLS)

@@ -1,12 +1,13 @@
 """The warm start learns, is cached by content, and mends its cache."""
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from covent.errors import ConfigError
+from covent.errors import ConfigError, NonFiniteError
 from covent.tasks import make_task
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel, load_model, weights_hash
@@ -92,6 +93,19 @@ def test_a_model_that_does_not_is_trained_on_and_then_refused(own_cache: Path) -
         )
     assert seen == [1, 2] * 3
     assert list(own_cache.rglob("*.safetensors")) == []
+
+
+def test_a_loss_that_is_not_finite_ends_it_without_a_warning_of_torch(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        return torch.tensor(2.0, requires_grad=True) * math.nan
+
+    monkeypatch.setattr("covent.train.warm_start._demonstration_loss", broken)
+    with pytest.raises(NonFiniteError, match=r"loss is nan at step 0\. Lower warm_start\.lr"):
+        _start(tiny_config())
+    with pytest.warns(UserWarning, match="requires_grad"):
+        float(broken())
 
 
 def test_no_cache_leaves_nothing_behind(own_cache: Path) -> None:

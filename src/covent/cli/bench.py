@@ -8,8 +8,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Bench:
 
     case: Literal["bf16", "bf16_32k", "fp32", "sweep", "tiny"] = "bf16"
     """bf16: vocabulary 151,936; bf16_32k and fp32: 32,768; sweep: memory for 1k to 64k tokens; tiny: does it run."""
-    out: Path | None = None
+    out: Annotated[Path | None, option("FILE")] = None
     """File of the result; benchmarks/results/lm_head_CASE.json if left out."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""

@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from covent.cli.extras import require_extra
 from covent.cli.folders import next_free
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 class Demo:
     """See entropy collapse and its two cures: train GRPO, Clip-Cov and KL-Cov from one start and write the report."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    out: Annotated[Path | None, option("DIR")] = None
     """Folder to make. If not given: runs/demo, or the next free runs/demo-2, …"""
     seed: int = 0
     """Seed of everything: corpus, warm start, problems, sampling."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    steps: Annotated[int | None, option("INT")] = None
     """Rollout steps of each run. If not given: as many as the trainer's default settings say."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
@@ -45,12 +44,14 @@ class Demo:
 
     def _run(self, output: Output) -> Outcome:
         from covent.cli.summary import summary_table
+        from covent.report.compare import labels
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
         from covent.train.config_file import parse_config
-        from covent.train.demo import demo_runs
+        from covent.train.demo import demo_runs, require_free
 
+        require_free(self.folder)
         asked = {"seed": self.seed} | ({} if self.steps is None else {"steps": self.steps})
         planned = demo_runs(self.folder, parse_config(asked, source="covent demo"))
         output.say(
@@ -60,7 +61,7 @@ class Demo:
         runs = [read_run(run.folder) for run in planned]
         report = write_report(runs, self.folder / "report.html")
         summaries = [summarise(run) for run in runs]
-        output.console.print(summary_table(summaries))
+        output.console.print(summary_table(labels(runs), summaries))
         output.say(
             f"\nreport: {report}"
             f"\ngo on:  covent train {planned[1].folder}.yaml control.clip_cov_ratio=0.006"

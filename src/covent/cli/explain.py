@@ -20,7 +20,7 @@ class Explain(LogOptions):
         series = self.series("explain")
         results = [explanation(one) for one in series]
         for one, result in zip(series, results, strict=True):
-            output.say(f"{result.name} ({result.format})")
+            output.say(f"{result.label} ({result.format})")
             for finding in result.findings:
                 output.say(f"  {finding.topic}: {finding.text}")
             for topic, text in _recorded(one.source) if one.format == "covent run folder" else []:

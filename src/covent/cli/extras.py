@@ -9,6 +9,12 @@ from covent.errors import MissingExtraError
 EXTRAS = {"train": ("torch", "transformers", "tokenizers", "jaxtyping")}
 """The modules that covent imports for each extra."""
 
+HINTS = {
+    "train": " On Linux plain pip brings torch with CUDA, several gigabytes; README.md, “Which torch?”, says how to get"
+    " the CPU build."
+}
+"""What to know before an extra is installed."""
+
 
 def require_extra(extra: str, purpose: str) -> None:
     """Import the modules of an extra, so that a missing one is reported before any work is done.
@@ -28,5 +34,6 @@ def require_extra(extra: str, purpose: str) -> None:
             if error.name != module:
                 raise
             raise MissingExtraError(
-                f"{purpose} needs {module}, which is not installed. Install the extra: pip install 'covent[{extra}]'"
+                f"{purpose} needs {module}, which is not installed. Install the extra: pip install"
+                f" 'covent[{extra}]'.{HINTS.get(extra, '')}"
             ) from error

@@ -24,7 +24,7 @@ class Fit(LogOptions):
         shown = results if pooled is None else [*results, pooled]
         output.console.print(fit_table(shown))
         for result in results:
-            output.say("", f"{result.name}: {law_text(result)}" if pooled else law_text(result))
+            output.say("", f"{result.label}: {law_text(result)}" if pooled else law_text(result))
             if result.outlier_steps:
                 output.say(f"A robust fit sets the points at steps {', '.join(map(str, result.outlier_steps))} aside.")
         output.say(f"\nentropy: {results[0].entropy_definition}\n{results[0].join}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from covent.cli.log_options import LogOptions, outcome, say_warnings
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 
 
@@ -12,9 +14,9 @@ from covent.cli.output import Outcome, Output
 class Forecast(LogOptions):
     """Forecast the steps to come, or with --until the rest of the log from its first part, with the errors made."""
 
-    until: float | None = None
+    until: Annotated[float | None, option("FLOAT")] = None
     """Use only this share of the log and test the forecast on the rest; the paper uses 0.15."""
-    to: int | None = None
+    to: Annotated[int | None, option("INT")] = None
     """Step to foretell; twice the logged steps if not given. Not with --until."""
 
     def run(self, output: Output) -> Outcome:
@@ -27,7 +29,7 @@ class Forecast(LogOptions):
         output.console.print(outlook_table(results) if self.until is None else backtest_table(results))
         for result in results:
             if result.second_opinion is not None:
-                name = f"{result.name}: " if len(results) > 1 else ""
+                name = f"{result.label}: " if len(results) > 1 else ""
                 told = "" if result.second_opinion.agree is None else "A curve that saturates in steps: "
                 output.say(f"\n{name}{told}{result.second_opinion.sentence}")
         if self.until is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
@@ -22,25 +23,25 @@ NOT_KNOWN = "–"
 class LogOptions:
     """Options of every command that reads logs."""
 
-    logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="LOG ...")] = ()
+    logs: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("LOG ...")] = ()
     """Logs of any engine (TRL, verl, wandb, TensorBoard, trackio, MLflow, CSV, Parquet, …), or covent run folders."""
-    metric: str | None = None
+    metric: Annotated[str | None, option("NAME")] = None
     """Metric that is the accuracy R; with * several, which are averaged. If not given: the validation accuracy."""
-    entropy: str | None = None
+    entropy: Annotated[str | None, option("NAME")] = None
     """Metric that is the entropy H. If not given: the one the engine is known to log."""
-    unit: Literal["fraction", "percent"] | None = None
+    unit: Annotated[Literal["fraction", "percent"] | None, option("fraction|percent")] = None
     """Unit of R. If not given: told from the values, and said."""
-    window: int | None = None
+    window: Annotated[int | None, option("INT")] = None
     """Entropies, logged at or before an accuracy, whose mean it meets. If not given: since the last one, at most 4."""
-    temperature: float | None = None
+    temperature: Annotated[float | None, option("FLOAT")] = None
     """Temperature at which the entropy was taken, where the log does not say."""
-    step: str | None = None
+    step: Annotated[str | None, option("NAME")] = None
     """Metric that counts steps."""
-    by: str | None = None
+    by: Annotated[str | None, option("COLUMN")] = None
     """Column that tells several runs of one table apart."""
-    which: Annotated[str | None, tyro.conf.arg(name="run")] = None
+    which: Annotated[str | None, option("NAME", name="run")] = None
     """Name of the run that is wanted, where a log holds several."""
-    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    plot: Annotated[Path | None, option("FILE")] = None
     """Draw points and law into FILE: .html, or .png with the plots extra."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
@@ -54,6 +55,10 @@ class LogOptions:
         """
         if not self.logs:
             raise ConfigError(f"covent {command} needs at least one log: covent {command} trainer_state.json")
+        if self.plot is not None:
+            from covent.logs.figure import check_target
+
+            check_target(self.plot)
         from covent.logs import Choice, all_series
 
         choice = Choice(
@@ -89,7 +94,7 @@ def say_warnings(results: Sequence[FitResult], output: Output, said: Sequence[st
         for warning in result.warnings:
             if warning in said:
                 continue
-            told.setdefault(warning, []).append(result.name)
+            told.setdefault(warning, []).append(result.label)
     for warning, names in told.items():
         where = f"{', '.join(dict.fromkeys(names))}: " if len(results) > 1 else ""
         output.warn(f"{where}{warning}")

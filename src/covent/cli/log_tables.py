@@ -15,7 +15,7 @@ from covent.logs.ahead import Outlook
 
 def fit_table(results: Sequence[FitResult]) -> Table:
     """One column a log, one row a number."""
-    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
+    table = Table("", *(result.label for result in results), box=None, pad_edge=False)
     rows: list[tuple[str, Callable[[FitResult], str]]] = [
         ("accuracy R", lambda r: r.metric),
         ("entropy H", lambda r: r.entropy_metric),
@@ -35,7 +35,7 @@ def fit_table(results: Sequence[FitResult]) -> Table:
 
 def outlook_table(results: Sequence[ForecastResult]) -> Table:
     """The steps to come, one column a log."""
-    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
+    table = Table("", *(result.label for result in results), box=None, pad_edge=False)
     outlooks = [result.outlook for result in results]
     table.add_row("ceiling b − a", *(ceiling(result) for result in results))
     table.add_row("  95 % interval", *(percent_interval(result.ceiling_interval, result.unit) for result in results))
@@ -52,7 +52,7 @@ def outlook_table(results: Sequence[ForecastResult]) -> Table:
 
 def backtest_table(results: Sequence[ForecastResult]) -> Table:
     """What the first part of each log foretold, and how far off it was."""
-    table = Table("", *(result.name for result in results), box=None, pad_edge=False)
+    table = Table("", *(result.label for result in results), box=None, pad_edge=False)
     tests = [result.backtest for result in results]
     table.add_row(
         "points used / of", *(f"{t.num_prefix} / {t.num_prefix + len(t.observed)}" if t else "" for t in tests)

@@ -7,7 +7,9 @@ SIGTERM, in both cases after the state of a run was saved.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import signal
 import sys
 import threading
@@ -26,6 +28,7 @@ from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
 from covent.cli.forecast import Forecast
 from covent.cli.measure import Measure
+from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.resume import Resume
@@ -75,19 +78,26 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         SystemExit: with code 2 after a message about what is wrong with them, or with code 0 after help.
     """
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and sum(other.partition("=")[0] == name for other in words) > 1:
-            print(f"error: the option {name} is there twice; give it once.", file=sys.stderr)
-            raise SystemExit(CoventError.exit_code)
-    command: Command = tyro.cli(
-        Command,
-        prog="covent",
-        description=_DESCRIPTION,
-        args=positionals_first(words),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return command
+    commands = {each.__name__.lower(): each for each in get_args(Command)}
+    wrong = unknown_word(words, commands) or repeated_option(words, commands)
+    said = io.StringIO()
+    if wrong is None:
+        try:
+            with contextlib.redirect_stderr(said):
+                command: Command = tyro.cli(
+                    Command,
+                    prog="covent",
+                    description=_DESCRIPTION,
+                    args=positionals_first(words),
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+            return command
+        except SystemExit as end:
+            if not end.code:
+                raise
+            wrong = one_line(said.getvalue())
+    Output(as_json="--json" in words).complain(wrong)
+    raise SystemExit(CoventError.exit_code)
 
 
 def positionals_first(words: Sequence[str]) -> list[str]:
@@ -137,7 +147,9 @@ def _refused_by_the_system(error: OSError) -> str:
 
 
 def _interrupted(command: Command) -> str:
-    folders = run_folders(command.folder) if isinstance(command, Demo | Train | Resume) else []
+    if not isinstance(command, Demo | Train | Resume):
+        return "interrupted"
+    folders = run_folders(command.folder)
     if not folders:
         return "interrupted; no run had begun"
     names = " ".join(map(str, folders))

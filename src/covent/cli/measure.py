@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import tyro
 
 from covent.cli.log_options import NOT_KNOWN, number
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
@@ -27,8 +28,8 @@ class Measure:
     """Measure a token dump (prime-rl, slime, ROLL, JSON Lines): covariance, its tail, what the controls choose."""
 
     dump: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DUMP")]
-    """A JSON Lines file with one response or one token a line, or a folder of them."""
-    step: int | None = None
+    """A JSON Lines file with one response or one token a line, a folder of them, or a run folder of covent."""
+    step: Annotated[int | None, option("INT")] = None
     """Measure this step only, where the dump holds several."""
     kl_cov_ratio: str = "2e-4,2e-3,2e-2"
     """Shares of KL-Cov to try: fractions, separated by commas."""
@@ -48,6 +49,7 @@ class Measure:
     def run(self, output: Output) -> Outcome:
         """Read, measure, print; steps are measured one by one, as an optimizer would see them."""
         from covent.logs import Settings, measurement, read_dump
+        from covent.logs.run_folder import is_run_folder
 
         settings = Settings(
             kl_cov_ratio=_list("--kl-cov-ratio", self.kl_cov_ratio, float),
@@ -57,6 +59,11 @@ class Measure:
             micro=_list("--micro", self.micro, int),
         )
         batches = read_dump(self.dump, group_advantages=self.group_advantages)
+        if is_run_folder(self.dump):
+            output.warn(
+                f"{self.dump} is a run folder: its samples.jsonl was read, a few responses of each validation. What the"
+                " whole batches gave is in its report."
+            )
         wanted = [batch for batch in batches if self.step in (None, batch.step)]
         if not wanted:
             steps = ", ".join(str(batch.step) for batch in batches[:10])

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
 
@@ -16,7 +17,7 @@ from covent.errors import ConfigError
 class Report:
     """Write one self-contained HTML page about one or more run folders; it opens with no network."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], option("RUN ...")] = ()
     """Run folders to show side by side."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("report.html")
     """The page to write; an old one is replaced."""
@@ -32,13 +33,14 @@ class Report:
                 f"--out '{self.out}' is a folder. Name the file to write: --out {self.out / 'report.html'}"
             )
         from covent.cli.summary import summary_table
+        from covent.report.compare import labels
         from covent.report.page import write_report
         from covent.report.summary import summarise
         from covent.store.reader import read_run
 
         runs = [read_run(folder) for folder in self.runs]
-        write_report(runs, self.out)
         summaries = [summarise(run) for run in runs]
-        output.console.print(summary_table(summaries))
+        write_report(runs, self.out)
+        output.console.print(summary_table(labels(runs), summaries))
         output.say(f"\nreport: {self.out}")
         return Outcome({"report": str(self.out), "runs": [summary.model_dump(mode="json") for summary in summaries]})

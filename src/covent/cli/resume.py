@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from covent.cli.extras import require_extra
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.cli.train import tell_the_end
 
@@ -19,9 +20,9 @@ class Resume:
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run folder, as `covent train` made it."""
-    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="key=value ...")] = ()
+    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], option("key=value ...")] = ()
     """Settings that replace those of the run; each must be allowed by name."""
-    allow: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+    allow: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("NAME")] = ()
     """What may differ from the run so far: a setting, a section, data, weights, hardware, versions. May be repeated."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""

@@ -14,12 +14,19 @@ from covent.report.summary import LawSummary, RunSummary
 from covent.report.tables import ceiling_marks, short_ceiling
 
 
-def summary_table(summaries: Sequence[RunSummary]) -> Table:
-    """One column a run, one row a number, three runs to a terminal of 80 columns; the README says what each means."""
-    table = Table("", *(_label(summary, summaries) for summary in summaries), box=None, pad_edge=False)
+def summary_table(names: Sequence[str], summaries: Sequence[RunSummary]) -> Table:
+    """One column a run, one row a number, three runs to a terminal of 80 columns; the README says what each means.
+
+    Args:
+        names: heads of the columns; `covent.report.compare.labels` gives those of the report.
+        summaries: of the same runs.
+    """
+    table = Table("", *names, box=None, pad_edge=False)
     columns = [summary_rows(summary) for summary in summaries]
     for name in _merged([list(column) for column in columns]):
-        table.add_row(name, *(column.get(name, n.MISSING) for column in columns))
+        # Only a run that is not finished has the row.
+        missing = "finished" if name == "status" else n.MISSING
+        table.add_row(name, *(column.get(name, missing) for column in columns))
     marks = ceiling_marks([law.fit for summary in summaries if (law := summary.law("validation")).fit is not None])
     if marks:
         table.caption, table.caption_justify = "\n".join(marks), "left"
@@ -92,8 +99,3 @@ def _identified(law: FitResult) -> str:
     if law.identified:
         return "yes"
     return "too few points" if law.n < FEWEST_POINTS else "no"
-
-
-def _label(summary: RunSummary, summaries: Sequence[RunSummary]) -> str:
-    names = [other.name for other in summaries]
-    return summary.name if names.count(summary.name) == 1 else f"{summary.name} · seed {summary.seed}"

@@ -21,7 +21,7 @@ _VERDICTS = {"exact": "exact", "first order": "holds", "fails": "fails"}
 
 _LEGEND = (
     "error: median of |predicted − observed| / |observed| at that step size η.",
-    "order: slope of log error against log η; a first-order statement has 1.",
+    "order: slope of log error against log η; a first-order statement has 1. decades: of η over which it holds.",
     "observed / predicted: median [10 %, 90 %] of states and problems at η = 1e-6; sign: share of right signs.",
     "Lemma 1: whether its prediction from the logits as they moved holds.",
 )
@@ -61,17 +61,17 @@ class Theory:
 def _holding_table(readings: Sequence[CaseReading]) -> Table:
     from rich.table import Table
 
-    heads = ("statement", "setting", *map(_error_head, _PRINTED_SIZES), "order", "linear over", "verdict")
-    table = Table(*heads, box=None, pad_edge=False)
+    heads = ("statement, setting", *map(_error_head, _PRINTED_SIZES), "order", "decades", "verdict")
+    table = Table(*heads, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
     for reading in readings:
         order = reading.order
         is_exact = order.verdict == "exact"
         table.add_row(
-            reading.case.statement,
-            reading.case.setting,
+            f"{reading.case.statement}\n  {reading.case.setting}",
             *(_error(order, size) for size in _PRINTED_SIZES),
             "–" if is_exact else _slope(order),
-            "–" if is_exact else f"{order.linear_decades:.0f} decades",
+            "–" if is_exact else f"{order.linear_decades:.0f}",
             _VERDICTS[order.verdict],
         )
     return table
@@ -81,17 +81,16 @@ def _broken_table(readings: Sequence[CaseReading]) -> Table:
     from rich.table import Table
 
     size = _PRINTED_SIZES[-1]
-    heads = ("statement", "setting", _error_head(size), "order", "observed / predicted", "sign", "verdict", "Lemma 1")
-    table = Table(*heads, box=None, pad_edge=False)
+    heads = ("statement, setting", _error_head(size), "observed /\npredicted", "sign", "verdict", "Lemma 1")
+    table = Table(*heads, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True
     for reading in readings:
         order, lemma = reading.order, reading.lemma_1_order
         low, middle, high = reading.ratio
         table.add_row(
-            reading.case.statement,
-            reading.case.setting,
+            f"{reading.case.statement}\n  {reading.case.setting}",
             _error(order, size),
-            _slope(order),
-            f"{middle:.2f} [{low:.2f}, {high:.2f}]",
+            f"{_ratio(middle)}\n[{_ratio(low)}, {_ratio(high)}]",
             f"{reading.same_sign_frac:.0%}",
             _VERDICTS[order.verdict],
             "–" if lemma is None else _VERDICTS[lemma.verdict],
@@ -100,7 +99,7 @@ def _broken_table(readings: Sequence[CaseReading]) -> Table:
 
 
 def _error_head(size: float) -> str:
-    return f"error at {size:g}"
+    return f"error,\nη {size:g}"
 
 
 def _error(order: ErrorOrder, size: float) -> str:
@@ -111,6 +110,10 @@ def _error(order: ErrorOrder, size: float) -> str:
 def _slope(order: ErrorOrder) -> str:
     # Rounding leaves slopes like -0.0004, which would print as "-0.00".
     return "–" if order.slope is None else f"{round(order.slope, 2) + 0.0:.2f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def _verdict(found: Study) -> str:

@@ -11,6 +11,7 @@ import tyro
 
 from covent.cli.extras import require_extra
 from covent.cli.folders import next_free
+from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 
 
@@ -20,9 +21,9 @@ class Train:
 
     config: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CONFIG")]
     """Settings, a YAML file."""
-    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="key=value ...")] = ()
+    settings: Annotated[tyro.conf.Positional[tuple[str, ...]], option("key=value ...")] = ()
     """Settings that replace those of the file; a dot goes into a section."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    out: Annotated[Path | None, option("DIR")] = None
     """Run folder to make. If not given: runs/NAME-OF-CONFIG, or the next free runs/NAME-OF-CONFIG-2, …"""
     skip_bad: bool = False
     """Leave out rows of the task's data that cannot be used, as task.skip_bad=true: they are counted and kept."""
@@ -60,7 +61,7 @@ def tell_the_end(folder: Path, output: Output) -> Outcome:
     from covent.store.reader import read_run
 
     summary = summarise(read_run(folder))
-    output.console.print(summary_table([summary]))
+    output.console.print(summary_table([summary.name], [summary]))
     if summary.attribution is not None:
         output.console.print("", attribution_table(summary.attribution))
     output.say(f"\nrun folder: {folder}\nits report: covent report {folder}")

@@ -21,7 +21,7 @@ from covent.core.penalties import KLForm
 from covent.core.ranks import ProcessGroup
 from covent.core.reduce import BatchCounts, part_of_mean
 from covent.core.shapes import Tensor
-from covent.errors import ConfigError
+from covent.errors import ConfigError, NonFiniteError
 from covent.readings import ControlReading
 
 # Relative errors of the last place that add up in a log-prob or a mean before a difference is more than rounding.
@@ -67,11 +67,25 @@ class Measured:
         return int(ranks.total(chosen.sum(), self.group))
 
     def covariances(self) -> Tensor:
-        """Token covariance of log pi and advantage, centred over the whole optimizer batch; see `token_covariance`."""
+        """Token covariance of log pi and advantage, centred over the whole optimizer batch; see `token_covariance`.
+
+        Raises: NonFiniteError when a log-prob or an advantage of a token that carries gradient is not finite.
+        """
         return token_covariance(self.logprobs, self.advantages, self.mask, center=self._center)
 
     @cached_property
     def _center(self) -> Center:
+        center = self._means()
+        # One bad number anywhere makes the mean bad, on every rank: all of them stop here together.
+        for name, mean in zip(("log-prob", "advantage"), center, strict=True):
+            if not bool(mean.isfinite()):
+                raise NonFiniteError(
+                    f"The mean {name} of the optimizer batch is {float(mean)}, so it has no covariance. Look for NaN"
+                    f" or infinity among the {name}s of tokens that carry gradient."
+                )
+        return center
+
+    def _means(self) -> Center:
         if self.group is None:
             return batch_center(self.logprobs, self.advantages, self.mask)
         count = self.num_tokens

@@ -17,7 +17,7 @@ from covent.law.criterion import DECISIVE_AICC, aicc
 from covent.law.curve import ceiling
 from covent.law.drift import drift_at_equal_entropy
 from covent.law.line import is_flat, least_squares
-from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points, in_percent, in_points
+from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points, counted, in_percent, in_points
 
 FEWEST_POINTS = 3
 """Two coefficients pass through any two points; the third is the first that can disagree."""
@@ -265,7 +265,7 @@ def _span(entropy: FloatArray) -> tuple[float, float] | tuple[None, None]:
 
 def _why_no_fit(entropy: FloatArray) -> str:
     if entropy.size < FEWEST_POINTS:
-        return f"Not identified: {entropy.size} points; two coefficients need at least {FEWEST_POINTS}."
+        return f"Not identified: {counted(entropy.size, 'point')}; two coefficients need at least {FEWEST_POINTS}."
     return f"Not identified: entropy stays at {entropy[0]:.4g} nats, so its effect on accuracy cannot be seen."
 
 
@@ -278,7 +278,7 @@ def _why_not_identified(entropy: FloatArray, a: float, a_interval: Interval) -> 
     if a_interval[0] <= 0:
         return [
             f"Not identified: entropy moved from {np.max(entropy):.4g} to {np.min(entropy):.4g} nats over"
-            f" {entropy.size} points, too little for the noise: the 95 % interval of a,"
+            f" {counted(entropy.size, 'point')}, too little for the noise: the 95 % interval of a,"
             f" [{a_interval[0]:.3g}, {a_interval[1]:.3g}], includes 0."
         ]
     return []

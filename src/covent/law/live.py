@@ -62,14 +62,14 @@ class Forecaster:
           entropies: (step, mean entropy) of each rollout step so far, in order.
           accuracies: by the step before whose rollout it was evaluated.
         """
-        left = dict(accuracies)
+        left = sorted(accuracies.items(), reverse=True)
         for step, entropy in entropies:
-            if step in left:
-                self.evaluated(left.pop(step))
+            while left and left[-1][0] <= step:
+                self.evaluated(left.pop()[1])
             if entropy is not None:
                 self._taken_in(step, entropy)
-        for accuracy in left.values():
-            self.evaluated(accuracy)
+        if left:
+            self.evaluated(left[0][1])
 
     def stepped(self, step: int, entropy: float) -> Forecast | None:
         """Take in a rollout step's entropy.

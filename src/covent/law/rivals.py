@@ -20,7 +20,7 @@ from covent.law.correlated import Interval, correlated_line
 from covent.law.criterion import DECISIVE_AICC, aicc, akaike_weights, bic
 from covent.law.family import family_fit, unit_range
 from covent.law.line import is_flat, least_squares
-from covent.law.series import FloatArray, Points, Unit, checked_points
+from covent.law.series import FloatArray, Points, Unit, checked_points, counted
 
 LEVEL = 0.95
 
@@ -94,7 +94,7 @@ def rivals(
     points = checked_points(entropy, accuracy, unit, step, weights)
     h, n = points.entropy, points.entropy.size
     if n < FEWEST_POINTS or is_flat(h):
-        reason = f"{n} points" if n < FEWEST_POINTS else "flat entropy"
+        reason = counted(n, "point") if n < FEWEST_POINTS else "flat entropy"
         return Rivals(forms=[], unit=unit, n=n, sentence=f"With {reason} no curves can be compared.")
     forms = [
         _line_form("law", points, np.exp(h), ("b", "a"), ceiling_at=1.0),

@@ -29,6 +29,7 @@ from covent.law.series import (
     aligned,
     check_accuracy,
     check_increasing,
+    counted,
     gaps_of,
     in_percent,
     in_points,
@@ -100,7 +101,7 @@ def fit_saturating(compute: ArrayLike, accuracy: ArrayLike, *, unit: Unit) -> Sa
         raise FitError(f"compute[0] = {spent[0]:g}; the curve is one of ln C and needs C > 0. Leave the point out.")
     n = spent.size
     if n < FEWEST_POINTS:
-        reason = f"Not identified: {n} points; the saturating curve needs at least {FEWEST_POINTS}."
+        reason = f"Not identified: {counted(n, 'point')}; the saturating curve needs at least {FEWEST_POINTS}."
         return SaturatingFit(n=n, identified=False, unit=unit, warnings=[reason])
     powers, midpoints = (grid.ravel() for grid in np.meshgrid(SHARPNESS, MIDPOINTS * spent[-1], indexing="ij"))
     shares = 1 / (1 + (midpoints[:, None] / spent) ** powers[:, None])

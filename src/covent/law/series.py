@@ -47,6 +47,16 @@ def in_points(value: float, unit: Unit) -> str:
     return f"{100 * value / FULL_MARKS[unit]:.1f} points"
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things as every sentence writes it.
+
+    Example:
+        >>> counted(1, "point"), counted(2, "point")
+        ('1 point', '2 points')
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def aligned(**series: ArrayLike) -> tuple[FloatArray, ...]:
     """The series as one-dimensional float64 arrays of one length, all values finite.
 

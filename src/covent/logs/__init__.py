@@ -5,7 +5,8 @@
     read_dump, measurement          tokens of a step → covariance, its tail, whom the controls would choose
 
 Where the next thing goes: a format is one file with a function `path → list[LoggedRun]`, told apart in `read`; an
-engine's entropy is a row in `definitions`; a name for accuracy is a row in `metrics`.
+engine's entropy is a row in `definitions`; a name for accuracy is a row in `metrics`. What commands and report both say
+of a run stands in `phrases` and `advice`.
 """
 
 from covent.logs.against import ComparisonResult, comparison

@@ -85,5 +85,5 @@ def _level(run: FitResult, entropy: float | None) -> float | None:
 def _at_common(runs: Sequence[FitResult], common: float | None, levels: Sequence[float | None]) -> str:
     if common is None:
         return "The logs have no entropy in common, so their curves can only be compared by extrapolation."
-    told = [f"{run.name} {100 * level:.1f} %" for run, level in zip(runs, levels, strict=True) if level is not None]
+    told = [f"{run.label} {100 * level:.1f} %" for run, level in zip(runs, levels, strict=True) if level is not None]
     return f"At the same entropy of {common:.3g} nats the laws give: {', '.join(told) or 'nothing'}."

@@ -78,6 +78,9 @@ def forecast_result(series: LogSeries, *, until: float | None = None, to: int | 
     last = int(max(series.step[-1], series.entropy_steps[-1]))
     num_steps = last - first + 1
     late = [f"The log begins at step {first}: shares are of the logged steps."] if first > 1 else []
+    if until is not None and not 0 < until < 1:
+        meant = f" Did you mean {until / 100:g}?" if 1 < until < 100 else ""
+        raise ConfigError(f"--until is {until:g}; it is the share of the log to use, between 0 and 1.{meant}")
     if until is None:
         return _foretold(series, first, last, to if to is not None else last + num_steps, late)
     if to is not None:

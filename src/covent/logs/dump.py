@@ -97,7 +97,8 @@ def read_dump(path: Path | str, *, group_advantages: bool = False) -> list[Token
     """The tokens of a dump, one batch for each step in it.
 
     Args:
-        path: a JSON Lines file; or a folder of them, such as prime-rl's `token_exports` with `step_N/rank_N.jsonl`.
+        path: a JSON Lines file; a folder of them, such as prime-rl's `token_exports` with `step_N/rank_N.jsonl`; or a
+            run folder of covent, whose samples.jsonl holds a few responses of each validation.
         group_advantages: where the dump has no advantages, take A = (r - mean) / (std + 1e-6) over the responses to the
             same prompt. ROLL's dump needs it.
 
@@ -128,6 +129,13 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise MissingPathError(f"{path} does not exist. Give a token dump: a JSON Lines file, or a folder of them.")
+    if (path / "run.json").is_file():
+        # A run folder of covent: of its files only this one has tokens.
+        if not (path / "samples.jsonl").is_file():
+            raise MissingPathError(
+                f"{path} is a run folder that kept no samples (samples_kept=0), so it has no tokens."
+            )
+        return [path / "samples.jsonl"]
     files = sorted(path.rglob("*.jsonl"), key=lambda file: (file.parent.as_posix(), file.name))
     if not files:
         raise MissingPathError(f"{path} holds no .jsonl file. Give the folder that the engine wrote token dumps to.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,19 @@ from covent.law import accuracy
 from covent.law.series import FULL_MARKS
 from covent.logs.extras import missing_extra
 from covent.logs.results import FitResult
-from covent.logs.series import LogSeries
+from covent.logs.series import FULL_PERCENT, LogSeries
 from covent.visible import visible
 
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours that stay apart for colour-blind eyes (Okabe and Ito 2008)."""
 
+GREY = "#777777"
+
 ENTROPY_AXIS = "policy entropy H, nats"
 ACCURACY_AXIS = "accuracy R, percent"
-_CURVE_POINTS = 200
+TITLE = "The law R = −a·exp(H) + b"
+LEGEND = "line: the law over the data; dotted: carried on to zero entropy; bar: 95 % interval of the ceiling"
+_CURVE_POINTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +38,33 @@ class Curve:
     name: str
     entropy: NDArray[np.float64]
     accuracy: NDArray[np.float64]
-    line_entropy: NDArray[np.float64]
-    line_accuracy: NDArray[np.float64]
-    """The fitted law from no entropy to the largest; empty where there is no fit."""
+    law_entropy: NDArray[np.float64]
+    law_accuracy: NDArray[np.float64]
+    """The fitted law over the entropies of the data; empty where there is no fit."""
+    beyond_entropy: NDArray[np.float64]
+    beyond_accuracy: NDArray[np.float64]
+    """The law from there to no entropy; empty where it is not identified."""
     ceiling: tuple[float, float] | None
-    """95 % interval at H = 0."""
+    """95 % interval at H = 0; None where the law is not identified."""
+
+    @property
+    def is_beyond_reach(self) -> bool:
+        """Whether something drawn lies above 100 %."""
+        drawn = [*self.law_accuracy, *self.beyond_accuracy, *(self.ceiling or ())]
+        return max(drawn, default=0.0) > FULL_PERCENT
+
+
+def check_target(path: Path) -> None:
+    """Raise, before any work is done, unless a picture can be written to `path`.
+
+    Raises:
+        ConfigError: it does not end with .html or .png.
+        MissingExtraError: PNG without matplotlib.
+    """
+    if path.suffix not in (".html", ".png"):
+        raise ConfigError(f"--plot '{path}' must end with .html or .png.")
+    if path.suffix == ".png" and find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "plots", f"--plot {path}")
 
 
 def write_figure(series: Sequence[LogSeries], results: Sequence[FitResult], path: Path) -> None:
@@ -49,86 +76,103 @@ def write_figure(series: Sequence[LogSeries], results: Sequence[FitResult], path
         path: ends with .html or .png; an old file is replaced.
 
     Raises:
-        ConfigError: another ending.
-        MissingExtraError: PNG without matplotlib.
+        ConfigError, MissingExtraError: as `check_target`.
     """
+    check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     curves = [_curve(one, result) for one, result in zip(series, results, strict=True)]
     if path.suffix == ".html":
         path.write_text(figure(curves).to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
-    elif path.suffix == ".png":
-        _write_png(curves, path)
     else:
-        raise ConfigError(f"--plot '{path}' must end with .html or .png.")
+        _write_png(curves, path)
 
 
 def figure(curves: Sequence[Curve]) -> go.Figure:
-    """The picture in plotly: markers in the order of the log, the law as a line, the ceiling's interval as a bar."""
+    """The picture as a plotly figure: for each log its points, the law, its continuation, and the ceiling."""
     drawn = go.Figure()
     for number, curve in enumerate(curves):
         color = COLORS[number % len(COLORS)]
+        group = {"legendgroup": str(number), "showlegend": False, "hoverinfo": "skip"}
         drawn.add_scatter(
-            x=curve.entropy, y=curve.accuracy, mode="markers", name=curve.name, marker={"color": color, "size": 7}
+            x=curve.entropy,
+            y=curve.accuracy,
+            mode="markers",
+            name=curve.name,
+            legendgroup=str(number),
+            marker={"color": color, "size": 7},
         )
+        line = {"color": color, "width": 2}
+        drawn.add_scatter(x=curve.law_entropy, y=curve.law_accuracy, mode="lines", line=line, **group)
         drawn.add_scatter(
-            x=curve.line_entropy,
-            y=curve.line_accuracy,
-            mode="lines",
-            name=f"law of {curve.name}",
-            line={"color": color, "width": 2},
-            hoverinfo="skip",
+            x=curve.beyond_entropy, y=curve.beyond_accuracy, mode="lines", line={**line, "dash": "dot"}, **group
         )
         if curve.ceiling is not None:
             middle = sum(curve.ceiling) / 2
-            drawn.add_scatter(
-                x=[0.0],
-                y=[middle],
-                mode="markers",
-                name=f"ceiling of {curve.name}, 95 %",
-                marker={"color": color, "symbol": "line-ew-open", "size": 12},
-                error_y={"type": "data", "array": [curve.ceiling[1] - middle], "color": color},
-            )
+            bar = {"type": "data", "array": [curve.ceiling[1] - middle], "color": color}
+            drawn.add_scatter(x=[0.0], y=[middle], mode="markers", marker={"opacity": 0}, error_y=bar, **group)
+    if any(curve.is_beyond_reach for curve in curves):
+        drawn.add_hline(FULL_PERCENT, line={"color": GREY, "width": 1}, annotation_text="100 %, above is impossible")
     drawn.update_layout(
         template="plotly_white",
         xaxis_title=ENTROPY_AXIS,
         yaxis_title=ACCURACY_AXIS,
-        title="R = −a·exp(H) + b",
-        legend={"orientation": "h", "y": -0.2},
+        title={"text": TITLE, "subtitle": {"text": LEGEND}},
+        legend={"orientation": "h", "y": -0.15},
+        showlegend=True,
     )
     return drawn
 
 
 def _curve(series: LogSeries, result: FitResult) -> Curve:
-    percent = 100 / FULL_MARKS[result.unit]
-    line = np.linspace(0.0, float(np.max(series.entropy)), _CURVE_POINTS)
-    fitted = result.a is not None and result.b is not None
-    law = percent * accuracy(line, result.a, result.b) if result.a is not None and result.b is not None else np.zeros(0)
-    interval = result.ceiling_interval
+    percent = FULL_PERCENT / FULL_MARKS[result.unit]
+    lowest, highest = float(np.min(series.entropy)), float(np.max(series.entropy))
+    seen, beyond = np.linspace(lowest, highest, _CURVE_POINTS), np.linspace(0.0, lowest, _CURVE_POINTS)
+    none = np.zeros(0)
+    if result.a is None or result.b is None:
+        seen = none
+    if not result.identified:
+        beyond = none
+    a, b = result.a or 0.0, result.b or 0.0
+    interval = result.ceiling_interval if result.identified else None
     return Curve(
-        name=visible(result.name),
+        name=visible(result.label) + ("" if result.identified else ", law not identified"),
         entropy=series.entropy,
         accuracy=percent * series.accuracy,
-        line_entropy=line if fitted else np.zeros(0),
-        line_accuracy=law,
+        law_entropy=seen,
+        law_accuracy=percent * accuracy(seen, a, b),
+        beyond_entropy=beyond,
+        beyond_accuracy=percent * accuracy(beyond, a, b),
         ceiling=None if interval is None else (percent * interval[0], percent * interval[1]),
     )
 
 
 def _write_png(curves: Sequence[Curve], path: Path) -> None:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra("matplotlib", "plots", f"--plot {path}") from error
-    drawn = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
     for number, curve in enumerate(curves):
         color = COLORS[number % len(COLORS)]
         axes.plot(curve.entropy, curve.accuracy, "o", color=color, markersize=4, label=curve.name)
-        axes.plot(curve.line_entropy, curve.line_accuracy, "-", color=color)
+        axes.plot(curve.law_entropy, curve.law_accuracy, "-", color=color)
+        axes.plot(curve.beyond_entropy, curve.beyond_accuracy, ":", color=color)
         if curve.ceiling is not None:
             middle = sum(curve.ceiling) / 2
             axes.errorbar([0.0], [middle], yerr=[curve.ceiling[1] - middle], color=color, capsize=4)
-    axes.set(xlabel=ENTROPY_AXIS, ylabel=ACCURACY_AXIS, title="R = −a·exp(H) + b")
-    axes.legend()
+    if any(curve.is_beyond_reach for curve in curves):
+        axes.axhline(FULL_PERCENT, color=GREY, linewidth=1)
+        axes.annotate(
+            "100 %, above is impossible",
+            (1, FULL_PERCENT),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )
+    axes.set(xlabel=ENTROPY_AXIS, ylabel=ACCURACY_AXIS)
+    drawn.suptitle(TITLE)
+    axes.set_title(LEGEND, fontsize=8)
+    drawn.legend(loc="outside lower center", ncols=3, fontsize=8)
     drawn.savefig(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from covent.errors import MissingPathError
@@ -15,6 +16,8 @@ from covent.logs.tensorboard_events import EVENT_FILE, read_events
 
 _HEAD_BYTES = 4096
 _TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}
+_LOG_SUFFIXES = _TABLE_SUFFIXES | {".jsonl", ".ndjson", ".log", ".parquet", ".db", ".sqlite", ".wandb"}
+_LISTED = 8
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -52,7 +55,7 @@ def read_logs(
 
 def _folder(path: Path, step: str | None) -> list[LoggedRun]:
     if (path / "trainer_state.json").is_file():
-        return read_json(path / "trainer_state.json", step=step)
+        return [_beside(run, path, "trainer_state.json") for run in read_json(path / "trainer_state.json", step=step)]
     states = {
         int(match[1]): state
         for state in path.glob("checkpoint-*/trainer_state.json")
@@ -68,11 +71,24 @@ def _folder(path: Path, step: str | None) -> list[LoggedRun]:
         events.setdefault(file.parent, []).append(file)
     if events:
         return [read_events(files, folder, step=step) for folder, files in events.items()]
+    runs = sorted(str(header.parent) for header in path.glob("*/run.json"))
+    if runs:
+        raise MissingPathError(f"{path} is a folder of runs; give one or more of these: {' '.join(runs)}")
     inside = sorted(child.name for child in path.iterdir())[:8]
     raise MissingPathError(
         f"{path} is a folder without a log: run.json (covent), trainer_state.json, checkpoint-*/ (TRL) or TensorBoard"
         f" event files are known. It holds {', '.join(inside) or 'nothing'}. Name the log file itself."
     )
+
+
+def _beside(run: LoggedRun, folder: Path, taken: str) -> LoggedRun:
+    """The run with a note of the logs that lie beside the one that was read."""
+    others = sorted(child.name for child in folder.iterdir() if child.suffix in _LOG_SUFFIXES)
+    if not others:
+        return run
+    more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+    note = f"Of {folder} {taken} was read; not read, name it if it is meant: {', '.join(others[:_LISTED])}{more}."
+    return replace(run, notes=[*run.notes, note])
 
 
 def _file(path: Path, step: str | None, by: str | None) -> list[LoggedRun]:

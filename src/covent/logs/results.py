@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ class FitResult(BaseModel):
     """The file or folder; several joined by ` + `."""
     name: str
     """The run's name."""
+    label: str
+    """The name, with what tells it apart where several logs of one call have it."""
     format: str
     metric: str
     """What R is."""
@@ -123,7 +125,25 @@ def all_series(paths: Sequence[Path], choice: Choice) -> list[LogSeries]:
         else:
             runs = read_logs(path, step=choice.step, by=choice.by, run=choice.run)
             found += [log_series(run, choice) for run in runs]
-    return found
+    return _told_apart(found)
+
+
+def _told_apart(series: Sequence[LogSeries]) -> list[LogSeries]:
+    """Labels for runs that share a name, such as the seeds of a method: the part of the path that differs."""
+    alike: dict[str, list[Path]] = {}
+    for one in series:
+        alike.setdefault(one.name, []).append(one.source.absolute())
+    return [
+        one if len(alike[one.name]) == 1 else replace(one, label=f"{one.name} · {_own_part(one, alike[one.name])}")
+        for one in series
+    ]
+
+
+def _own_part(one: LogSeries, others: Sequence[Path]) -> str:
+    """The last part of the path that no other has; the whole path as given where there is none."""
+    parts = zip(*(reversed(path.parts) for path in others), strict=False)
+    place = next((place for place, column in enumerate(parts, start=1) if len(set(column)) == len(others)), None)
+    return str(one.source) if place is None else one.source.absolute().parts[-place]
 
 
 def fit_result(series: LogSeries) -> FitResult:
@@ -247,6 +267,7 @@ def _result(series: LogSeries, law: LawFit, doubts: _Doubts, warnings: list[str]
     return FitResult(
         log=str(series.source),
         name=series.name,
+        label=series.label or series.name,
         format=series.format,
         metric=series.accuracy_metric,
         entropy_metric=series.entropy_metric,

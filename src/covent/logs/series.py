@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covent.law import Unit
+from covent.law.series import counted
 from covent.logs.definitions import EntropyDefinition
 from covent.logs.metrics import Kind, accuracy_metrics, also_known, entropy_metric
 from covent.logs.rows import LogError, LoggedRun
@@ -101,6 +102,8 @@ class LogSeries:
     """None: start and end are means over the first and the last 5 % of the log."""
     control: RunControl | None = None
     """None where the log does not say."""
+    label: str = ""
+    """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 
     def __len__(self) -> int:
         return len(self.step)
@@ -205,7 +208,7 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     said = []
     if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
         said.append(
-            f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
+            f"{counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
         )
     negative = next((point for point in points if point.value < 0), None)
     if negative is not None:
@@ -223,7 +226,7 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
         )
     if zeros:
         said.append(
-            f"{_counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
+            f"{counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
             f" {_listed([zero.line for zero in zeros])}): a fused path writes 0 where it does not take the entropy,"
             " and a mean over tokens is never exactly 0."
         )
@@ -250,11 +253,11 @@ def _after_restarts(points: list[Point], restarts: list[tuple[int, int]]) -> tup
 
 
 def _restart_note(restarts: list[tuple[int, int]], dropped: int) -> list[str]:
-    rows = _counted(dropped, "row")
+    rows = counted(dropped, "row")
     if restarts:
         steps = _listed([step for _, step in restarts])
         return [
-            f"The log goes back to step {steps}: taken as {_counted(len(restarts), 'restart')}; {rows} from before that"
+            f"The log goes back to step {steps}: taken as {counted(len(restarts), 'restart')}; {rows} from before that"
             " were done again or abandoned were left out, and the last of a step was kept. If these are several runs in"
             " one log, tell them apart with --by."
         ]
@@ -269,7 +272,7 @@ def _accuracies(
     for name in names:
         points, missing = _points(run, name)
         if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
-            warnings.append(f"{_counted(len(missing), 'row')} left out because '{name}' is no finite number.")
+            warnings.append(f"{counted(len(missing), 'row')} left out because '{name}' is no finite number.")
         own = _restarts(points)
         kept, dropped = _after_restarts(points, restarts + own)
         if not restarts:
@@ -278,7 +281,7 @@ def _accuracies(
     shared = sorted(set.intersection(*(set(column) for column in columns)))
     lost = len(set.union(*(set(column) for column in columns))) - len(shared)
     if lost:
-        warnings.append(f"{_counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
+        warnings.append(f"{counted(lost, 'step')} left out because not all of the {len(names)} metrics are there.")
     means = ((step, [column[step] for column in columns]) for step in shared)
     return [Point(step, fmean(p.value for p in points), points[-1].order, points[-1].line) for step, points in means]
 
@@ -359,7 +362,3 @@ def _other(run: LoggedRun, name: str) -> tuple[NDArray[np.int64], NDArray[np.flo
 def _listed(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:_LISTED]))
     return f"{shown}, …" if len(numbers) > _LISTED else shown or "none"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

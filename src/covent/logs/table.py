@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ _DELIMITERS = (",", "\t", ";")
 _METRIC_COLUMNS = ("key", "metric", "tag", "name")
 _EMPTY = {"", "nan", "none", "null", "n/a", "na", "-", "inf", "-inf", "+inf", "infinity", "-infinity"}
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<edge>__MIN|__MAX)?")
+
+_MOST_RUNS, _FEWEST_ROWS, _LISTED = 50, 3, 5
+"""A column of words with 2 to 50 of them, each in at least 3 rows, may tell runs apart."""
 
 Cells = Mapping[str, str]
 
@@ -49,8 +53,26 @@ def read_csv(path: Path, *, step: str | None = None, by: str | None = None) -> l
     for name, group in groups.items():
         long = _long_form(header)
         table = _pivoted(path, group, long) if long else _numeric(path, group, [name for name in header if name != by])
-        runs.append(run_of_rows(path, name, "CSV", table, step, []))
+        notes = [] if long or by else _several_runs(header, group)
+        runs.append(run_of_rows(path, name, "CSV", table, step, notes))
     return runs
+
+
+def _several_runs(header: Sequence[str], rows: Sequence[tuple[int, Cells]]) -> list[str]:
+    """A column of few different words may tell runs apart; whether it does is the user's to say."""
+    for name in header:
+        counts = Counter(cells[name] for _, cells in rows)
+        if (
+            2 <= len(counts) <= _MOST_RUNS
+            and min(counts.values()) >= _FEWEST_ROWS
+            and not any(_is_number(word) or word.lower() in _EMPTY for word in counts)
+        ):
+            words = ", ".join(list(counts)[:_LISTED]) + (", …" if len(counts) > _LISTED else "")
+            return [
+                f"All rows were taken as one run, but column '{name}' holds {len(counts)} words ({words}): if they are"
+                f" several runs, tell them apart with --by {name}."
+            ]
+    return []
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:

@@ -83,11 +83,6 @@ def times(value: float | None) -> str:
     return MISSING if value is None else f"{plain(value, 2)} times"
 
 
-def counted(number: int, thing: str) -> str:
-    """1 point, 2 points."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def factor(value: float | None) -> str:
     """A ratio: 5.9×, 0.41×."""
     return MISSING if value is None else f"{plain(value, 2)}×"

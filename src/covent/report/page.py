@@ -33,6 +33,7 @@ from covent.report.samples import shown_samples
 from covent.report.summary import RunSummary, summarise
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.words import comparison_findings, findings, headline, verdict
+from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -59,17 +60,24 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
 
     Args:
         runs: at least one run; they may be short, interrupted, or without evaluations.
-        path: the file to write; its folder is made if it is missing.
+        path: the file to write; its folder is made if it is missing. An old file is replaced in one piece.
 
     Returns:
         The path of the file.
 
     Raises:
         ConfigError: no run was given.
+        DiskError: it could not be written; an older file of that name is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(runs), encoding="utf-8", newline="\n")
+    text = page(runs)
+    with disk_errors(f"Writing {path}", "then: call again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            # A pipe or a device, which cannot be replaced.
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            replace(path.resolve(), text, synced=False)
     return path
 
 
@@ -152,14 +160,15 @@ def _sections(runs: Sequence[Run], looks: Sequence[Style], summaries: Sequence[R
         (
             "curves",
             "Entropy and accuracy",
-            "Reinforcement learning pays for accuracy with entropy. Where the entropy is gone, the gain ends.",
+            "The paper's claim: accuracy is paid for with entropy, and where the entropy is gone, the gain ends.",
             [plots.entropy_chart(runs, looks), plots.accuracy_chart(runs, looks)],
         ),
         (
             "law",
             "Accuracy against entropy: the law",
             "If accuracy is a function of entropy, R = −a·exp(H) + b, the run has a ceiling b − a that can be read off"
-            " early. The straight line in H is the rival to beat.",
+            " early. The straight line in H is the rival to beat. Curves are compared by AICc, their misfit plus a"
+            " charge for each coefficient: lower is better, and a difference of 4 is clear.",
             each(lambda run, look: plots.law_chart(run, look, law[id(run)])),
         ),
         (

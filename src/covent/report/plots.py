@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from covent.law import Forecast, fit_line
 from covent.law import accuracy as law_accuracy
-from covent.law import fit_line
+from covent.law.series import counted
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report import numbers as n
@@ -17,7 +18,6 @@ from covent.report.agreement import correlation, slope, sum_by_step
 from covent.report.chart import FAINT, INK, MUTED, OKABE_ITO, Chart, Style, dots, figure, line, stacked, table
 from covent.report.probes import by_rollout_step, probe_series
 from covent.report.summary import LawSummary
-from covent.report.tables import ceiling_marks, short_ceiling
 from covent.store.reader import Run
 from covent.store.schema import Estimate, UpdateRow
 from covent.store.series import law_series
@@ -133,9 +133,9 @@ def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         y_label=f"accuracy R ({'validation avg@k' if law.source == 'validation' else 'training reward'})",
         caption="Time runs to the left. Each point is one validation evaluation against the mean entropy of the steps"
         " around it; such averaging raises R² by itself.",
-        note=f"Ceiling {short_ceiling(fitted)}. {_marks(fitted)}R² {n.fixed(fitted.r2, 3)} for the law,"
-        f" {n.fixed(rival.r2, 3)} for the straight line, over {n.counted(fitted.n, 'point')} of"
-        f" {n.counted(law.window or 0, 'step')}.",
+        note=f"{_ceiling_note(fitted)} R² {n.fixed(fitted.r2, 3)} for the law,"
+        f" {n.fixed(rival.r2, 3)} for the straight line, over {counted(fitted.n, 'point')} of"
+        f" {counted(law.window or 0, 'step')}.",
         figure=chart,
         table=table(
             ["known at step", "entropy H", "accuracy R"], at, series.entropy.tolist(), series.accuracy.tolist()
@@ -143,9 +143,13 @@ def law_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
     )
 
 
-def _marks(law: FitResult) -> str:
-    marks = " ".join(f"{mark}." for mark in ceiling_marks([law]))
-    return f"{marks[:1].upper()}{marks[1:]} " if marks else ""
+def _ceiling_note(law: FitResult) -> str:
+    """The ceiling in a caption, with what its reader must know."""
+    if not law.identified or law.ceiling is None:
+        return "No ceiling: the law is not identified."
+    text = f"Ceiling {n.percent(law.ceiling)}"
+    text += "" if law.is_possible else ": above 100 %, impossible; the points do not fix it"
+    return f"{text}{'; another curve fits clearly better, so do not rely on it' if law.is_beaten else ''}."
 
 
 def forecast_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
@@ -179,10 +183,17 @@ def forecast_chart(run: Run, style: Style, law: LawSummary) -> Chart | None:
         " nothing.",
         note="Error at the end: "
         + "; ".join(f"{n.points(f.unconditional.end_error)} from {n.percent(f.fraction, 0)}" for f in law.forecasts)
-        + ".",
+        + "."
+        + (" Above 100 % a curve is impossible." if _is_beyond_reach(law.forecasts) else ""),
         figure=chart,
         table=table(["known at step", "observed", *columns], steps, observed, *predicted),
     )
+
+
+def _is_beyond_reach(forecasts: Sequence[Forecast]) -> bool:
+    """Whether a drawn prediction lies above 100 %."""
+    drawn = [f.unconditional.accuracy or [] for f in forecasts] + [f.conditional.accuracy or [] for f in forecasts]
+    return any(value > 1 for values in drawn for value in values)
 
 
 def entropy_change_chart(run: Run, style: Style) -> Chart | None:
@@ -369,6 +380,8 @@ def pass_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
         paired = [n.difference(by_name[name].difference) for name in kept]
         parts.append((style.label, table(["measure", "start", "end", "paired"], kept, start_text, end_text, paired)))
     chart.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.5, len(names) - 0.5])
+    # On a phone the names do not fit side by side; slanted upwards, the last one stays inside the plot.
+    chart.update_xaxes(autotickangles=[0, -45, -90])
     chart.update_yaxes(tickformat=".0%")
     for edge in range(1, len(names)):
         chart.add_vline(x=edge - 0.5, line={"color": FAINT, "width": 1})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from covent.law.criterion import DECISIVE_AICC
-from covent.law.series import FULL_MARKS
+from covent.law.series import FULL_MARKS, counted
 from covent.logs.phrases import ceiling_text, curve_text, typographic
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS
@@ -225,7 +225,7 @@ def _law(law: LawSummary) -> list[Reading]:
             Reading(
                 f"forecast from {n.percent(forecast.fraction, 0)}: error at the end",
                 n.points(forecast.unconditional.end_error),
-                f"{n.counted(forecast.num_prefix, 'point')}. Given the later entropy"
+                f"{counted(forecast.num_prefix, 'point')}. Given the later entropy"
                 f" {n.points(forecast.conditional.end_error)}; “nothing changes”"
                 f" {n.points(forecast.unchanged.end_error)}."
                 + ("" if forecast.identified else " The points do not determine the law."),
@@ -307,7 +307,7 @@ def _control(control: ControlSummary | None) -> list[Reading]:
     if control.no_candidate_frac is not None:
         found.append(Reading("no candidate", f"{n.share(control.no_candidate_frac)} of updates", "Nothing to select."))
     for note, count in list(control.notes.items())[:3]:
-        found.append(Reading("remark", n.counted(count, "update"), note))
+        found.append(Reading("remark", counted(count, "update"), note))
     return found
 
 
@@ -341,7 +341,7 @@ def _cost(summary: RunSummary) -> list[Reading]:
         Reading(
             "steps",
             f"{summary.num_steps} rollout, {summary.num_updates} optimizer",
-            f"{n.counted(summary.status.num_steps, 'rollout step')} were asked for." + _updates_meaning(summary),
+            f"{counted(summary.status.num_steps, 'rollout step')} were asked for." + _updates_meaning(summary),
         ),
     ]
 

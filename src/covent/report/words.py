@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from covent.law import Forecast
+from covent.law.series import counted
 from covent.logs.explain import COLLAPSED, ROSE
 from covent.logs.phrases import law_text
 from covent.logs.run_folder import END_POINTS, END_STEPS
@@ -242,7 +243,7 @@ def _forecast(law: LawSummary) -> Finding | None:
 
 def _one_forecast(forecast: Forecast) -> str:
     error, given = forecast.unconditional.end_error, forecast.conditional.end_error
-    start = f"From the first {n.percent(forecast.fraction, 0)} ({n.counted(forecast.num_prefix, 'evaluation')})"
+    start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'evaluation')})"
     if error is None:
         return f"{start} no forecast is possible."
     text = f"{start} the end was forecast {_missed(error)}"
@@ -265,8 +266,8 @@ def _control(control: ControlSummary | None) -> Finding | None:
         return Finding("Control", f"{control.name} selects no tokens: entropy was left to itself.")
     text = (
         f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
-        f" {n.share(control.realised_frac)} ({n.counted(control.num_selected, 'token')} in"
-        f" {n.counted(control.num_updates, 'update')})."
+        f" {n.share(control.realised_frac)} ({counted(control.num_selected, 'token')} in"
+        f" {counted(control.num_updates, 'update')})."
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"

@@ -147,12 +147,15 @@ def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 
     The log-prob is at the sampling temperature, so that ratios compare the policies that act; the entropy is at T = 1.
     Positions behind the mask hold finite junk.
 
-    Raises: NonFiniteError when a logit of a response token is NaN or infinite.
+    Raises: NonFiniteError when a logit of a response token is NaN or +inf, when all are -inf, or when the token itself
+      has probability 0.
     """
     if not scores_without_logits(model):
         logits = response_logits(model, responses)
         require_finite(logits, responses.mask)
-        return token_scores(logits, responses.response_ids, temperature)
+        logprobs, entropies = token_scores(logits, responses.response_ids, temperature)
+        _require_possible(logprobs, responses.mask)
+        return logprobs, entropies
     head, hidden = model.get_output_embeddings(), _response_hidden(model, responses)
 
     def at(temperature: float) -> tuple[Tensor, Tensor]:
@@ -170,7 +173,14 @@ def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 
     # The head gives NaN where a logit is NaN or inf, and where none is finite.
     if bool((responses.mask & entropies.detach().isnan()).any()):
         raise NonFiniteError("A logit of the learner is NaN or infinite.", tensor="learner's logits")
+    _require_possible(logprobs, responses.mask)
     return (logprobs if temperature == 1.0 else at(temperature)[0]), entropies
+
+
+def _require_possible(logprobs: Tensor, mask: Tensor) -> None:
+    """A response token of probability 0 was sampled by another policy than the model, or the model is broken."""
+    if bool((mask & logprobs.detach().isneginf()).any()):
+        raise NonFiniteError("A response token has probability 0 under the learner.", tensor="learner's logits")
 
 
 def require_finite(logits: Tensor, mask: Tensor) -> None:

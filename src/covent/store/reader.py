@@ -145,8 +145,8 @@ def _not_a_run(folder: Path) -> str:
         return f"{folder} does not exist. Give the folder of a run: one that holds run.json."
     if not folder.is_dir():
         return f"{folder} is not a run folder: it is a file. Give the folder that holds run.json."
-    inside = sorted(path.parent.name for path in folder.glob("*/run.json"))
-    hint = f" It contains run folders, though: give one or more of {', '.join(inside)}." if inside else ""
+    inside = sorted(str(path.parent) for path in folder.glob("*/run.json"))
+    hint = f" It contains run folders, though; give one or more of these: {' '.join(inside)}" if inside else ""
     return f"{folder} is not a run folder: it has no run.json.{hint or ' Give the folder that `covent train` wrote.'}"
 
 

@@ -325,7 +325,7 @@ class FaultRow(Row):
     """The first bad tensor."""
     message: str
     in_a_row: Count
-    """Faults since the last optimizer step that was applied; the third stops the run."""
+    """Faults since the last rollout step without one; the third stops the run."""
     rollout: str | None
     """File in the run folder with the prompts and what had been sampled; tensors lie beside it as safetensors."""
 

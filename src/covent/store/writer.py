@@ -71,6 +71,7 @@ class RunWriter:
             if folder.is_file():
                 raise RunExistsError(f"The run folder {folder} is a file. Choose another folder, or remove it.")
             folder.mkdir(parents=True, exist_ok=True)
+            durable.sync_folder(folder.parent)
             if not (folder / LOCK_FILE).exists():
                 # Somebody else's folder: nothing is left there, not even a lock.
                 _must_be_free(folder)

@@ -52,15 +52,16 @@ class GridTask(GeneratedTask):
         self._settings = settings
         self.vocabulary = (*(str(i) for i in range(settings.size)), *_MOVES, "G", "T", "X", "A", "stop")
         self.max_prompt_words = 7 + 3 * settings.num_walls
-        # A shortest walk around walls is rarely longer than the grid's half perimeter plus one detour.
-        self.max_response_words = 3 * (2 * settings.size + 2) + 1
+        # Across the grid and one detour. Where walls make the shortest walk longer, `draw` draws again.
+        self._max_moves = 2 * settings.size + 2
+        self.max_response_words = 3 * self._max_moves + 1
 
     def draw(self, rng: Random) -> Problem:
         cells = [(row, column) for row in range(self._settings.size) for column in range(self._settings.size)]
         while True:
             start, target, *walls = rng.sample(cells, 2 + self._settings.num_walls)
             walk = self._shortest_walk(start, target, set(walls))
-            if walk is not None and len(walk) >= 2:
+            if walk is not None and 2 <= len(walk) <= self._max_moves:
                 wall_words = " ".join(f"X {row} {column}" for row, column in sorted(walls))
                 prompt = f"G {start[0]} {start[1]} T {target[0]} {target[1]} {wall_words} A".replace("  ", " ")
                 return Problem(prompt=prompt, answer=_walk_text(start, walk))
@@ -69,8 +70,7 @@ class GridTask(GeneratedTask):
         start, target, walls = _parse_prompt(problem.prompt)
         walk: list[str] = []
         cell = start
-        max_moves = (self.max_response_words - 1) // 3
-        while cell != target and len(walk) < max_moves:
+        while cell != target and len(walk) < self._max_moves:
             seen_walls = set() if rng.random() < self._settings.overlook else walls
             rest = {
                 move: self._shortest_walk(_reach(cell, move), target, seen_walls)

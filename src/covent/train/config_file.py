@@ -62,7 +62,9 @@ def parse_config(settings: dict[str, Any], *, source: str) -> TrainConfig:
     try:
         config = TrainConfig.model_validate(settings)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        # A list whose members are all wrong counts as empty too, to pydantic.
+        problems = [_explain(each) for each in found if not (each["type"] == "too_short" and each["input"])]
         raise ConfigError(f"{source}: {'; '.join(problems)}") from error
     if problems := [_not_a_number(path, given) for path, given in _changed_booleans(settings, config.model_dump(), "")]:
         raise ConfigError(f"{source}: {'; '.join(problems)}")
@@ -141,6 +143,10 @@ def _explain(problem: Any) -> str:
     above_one = kind in ("less_than_equal", "less_than") and problem["ctx"].get("le", problem["ctx"].get("lt")) == 1
     if above_one and given > 1:
         hint = f" It is a fraction between 0 and 1, not percent: did you mean {float(given) / 100:g}?"
+    if kind == "string_type" and isinstance(given, int | float):
+        written = str(given).lower() if isinstance(given, bool) else given
+        hint = f" YAML reads {written} as a {'boolean' if isinstance(given, bool) else 'number'}; for text, quote it in"
+        hint += f' the file as "{written}", on the command line as {path}=\'"{written}"\'.'
     shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
     return f"'{path or 'settings'}'{shown}: {message}.{hint}"
 

@@ -72,8 +72,7 @@ def demo(
       DemoError: a run failed.
       KeyboardInterrupt: after all runs have been stopped; their folders are readable and can be resumed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunExistsError(f"The demo's folder '{folder}' is taken. Choose another with --out, or remove it.")
+    require_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _warm_start_once(runs[0].config, on_warm_start)
     waiting, going = list(runs), {}
@@ -96,6 +95,12 @@ def demo(
         os.close(alive)
         os.close(ours)
     on_poll()
+
+
+def require_free(folder: Path) -> None:
+    """Raises: RunExistsError when the folder holds something, or is a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunExistsError(f"The demo's folder '{folder}' is taken. Choose another with --out, or remove it.")
 
 
 def _warm_start_once(config: TrainConfig, progress: Callable[[int, int], None]) -> None:

@@ -71,7 +71,9 @@ class Loop:
                     raise
                 leave_out(error, self.state, self.writer, self.source.drawn, update=None)
                 self._moved(step=self.state.at.step + 1, validated=False, num_groups=self.source.num_groups)
-            if self._has_ended() or (every and self.state.at.step % every == 0):
+            is_due = self._has_ended() or (every and self.state.at.step % every == 0)
+            # What made the last step bad may be in the state itself.
+            if is_due and not self.state.at.faults_in_a_row:
                 self.save()
 
     def _has_ended(self) -> bool:
@@ -103,8 +105,16 @@ class Loop:
         row = self._step_row(step, pending, clock.seconds)
         self.writer.append("steps", row)
         reason = self._forecast(row)
+        had_fault = bool(state.at.num_not_applied or pending.rollout.bad_reward)
         state.pending = None
-        self._moved(step=step + 1, validated=False, batches_done=0, num_not_applied=0, reason=reason)
+        self._moved(
+            step=step + 1,
+            validated=False,
+            batches_done=0,
+            num_not_applied=0,
+            faults_in_a_row=state.at.faults_in_a_row if had_fault else 0,
+            reason=reason,
+        )
         return row
 
     def _sampled(self, step: int, clock: _Stopwatch) -> Pending:
@@ -130,7 +140,7 @@ class Loop:
             measured, plan = self.update(batch, at.step)
             if traced:
                 self._keep_samples(at.step, batch, measured, plan)
-            self._moved(num_updates=at.num_updates + 1, batches_done=at.batches_done + 1, faults_in_a_row=0)
+            self._moved(num_updates=at.num_updates + 1, batches_done=at.batches_done + 1)
         except NonFiniteError as error:
             if not error.tensor:
                 raise

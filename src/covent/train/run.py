@@ -81,10 +81,8 @@ class Session:
         """All that is left. However it ends, the status says so and a signal's state is saved."""
         self._seconds_before = self.state.at.seconds
         try:
-            self._warm_start()
-            self._rl()
+            self._until_the_end_or_a_signal()
         except Stopped as stopped:
-            self._save()
             self._status("interrupted", f"{stopped.asked.name}; go on by: covent resume {self.writer.folder}")
             raise
         except KeyboardInterrupt:
@@ -96,6 +94,14 @@ class Session:
                 self._status("failed", str(error))
             raise
         self._status("finished", self.state.at.reason)
+
+    def _until_the_end_or_a_signal(self) -> None:
+        try:
+            self._warm_start()
+            self._rl()
+        except Stopped:
+            self._save()
+            raise
 
     def _warm_start(self) -> None:
         """From the first weight to the first checkpoint of RL; nothing to do when that is behind."""

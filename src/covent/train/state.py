@@ -51,6 +51,7 @@ class Position(BaseModel):
     num_not_applied: int = 0
     """Of the pending rollout's: those that were not applied."""
     faults_in_a_row: int = 0
+    """Since the last rollout step without one."""
     controls: States = ()
     """What the controls remember."""
     reason: str = ""

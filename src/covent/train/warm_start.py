@@ -150,7 +150,9 @@ def _train_round(
             )
         loss = _demonstration_loss(model, *next(batches))
         if not bool(torch.isfinite(loss)):
-            raise NonFiniteError(f"The warm start's loss is {float(loss)} at step {step}. Lower warm_start.lr.")
+            raise NonFiniteError(
+                f"The warm start's loss is {float(loss.detach())} at step {step}. Lower warm_start.lr."
+            )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from covent.controls import KLCov, KLCovReleased, ReferenceKL
+from covent.controls import KLCov, KLCovReleased, ReferenceKL, rehearsed
 from covent.errors import ConfigError
 from covent.integrations.trl.settings import CoventConfig
 
@@ -38,6 +38,7 @@ def require_settings(covent: CoventConfig, args: Any, *, num_iterations: int, is
     """
     if not covent.controls:
         return
+    rehearsed(covent.controls)
     _require_whole_window(covent, args)
     types = {each.type for each in covent.controls}
     if any(isinstance(each, KLCov | KLCovReleased) for each in covent.controls):

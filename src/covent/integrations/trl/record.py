@@ -19,7 +19,7 @@ import transformers
 import yaml
 
 from covent import __version__
-from covent.errors import CoventError
+from covent.errors import CoventError, NonFiniteError
 from covent.integrations.trl.checks import updates_per_generation
 from covent.integrations.trl.readings import UpdateReading
 from covent.integrations.trl.rollouts import Rewards, Rollout
@@ -151,7 +151,11 @@ class Recorder:
             control=reading.control,
             probe=None,
         )
-        self.writer.append("updates", row)
+        try:
+            self.writer.append("updates", row)
+        except NonFiniteError as error:
+            # TRL goes on after such a step, and so does the run; its folder then lacks a row.
+            _log.warning("The run folder has no row for optimizer step %d: %s", reading.update, error)
 
     def wants_samples(self, rollout: Rollout) -> bool:
         """Whether responses of this rollout are to be kept, of its first optimizer step."""

@@ -1,0 +1,38 @@
+"""docs/reliability.md shows the committed figures, and each of them names a test that exists."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+
+from benchmarks.reliability import FAULTS, PAGE, RESULT, aggregated, table
+from tests.contract.source import ROOT
+
+if not RESULT.exists():
+    pytest.skip("the full counts have not been run yet", allow_module_level=True)
+FOUND = json.loads(RESULT.read_text(encoding="utf-8"))
+
+
+def test_the_table_is_that_of_the_result() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert table(FOUND) in page
+    changed = copy.deepcopy(FOUND)
+    changed["rows"]["1"]["figures"][0]["figure"] += " or so"
+    assert table(changed) not in page
+
+
+def test_every_row_has_a_figure_of_a_test_that_exists() -> None:
+    assert {int(row) for row in FOUND["rows"]} == set(FAULTS)
+    for row in FOUND["rows"].values():
+        for figure in row["figures"]:
+            path, name = figure["test"].split("::")
+            assert re.search(rf"^def {name}\(", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE), figure
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_figures_of_one_test_with_several_cases_are_counted(count: int) -> None:
+    seen = [{"row": 9, "figure": "{count} of 3 states", "test": f"tests/a.py::test_b[{i}]"} for i in range(count)]
+    assert aggregated(seen) == {9: [{"figure": f"{count} of 3 states", "test": "tests/a.py::test_b"}]}
