@@ -82,7 +82,8 @@ def read_run(folder: Path | str) -> Run:
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
     evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
     if _is_own(header):
-        _require_verdicts(folder / "steps.jsonl", steps)
+        if not _has_reward_function(header):
+            _require_verdicts(folder / "steps.jsonl", steps)
         _require_one_each(folder / "evaluations.jsonl", evaluations)
     faults = _rows(folder / "faults.jsonl", FaultRow, notes)
     resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
@@ -223,9 +224,14 @@ def _require_increasing(path: Path, name: str, values: list[int]) -> None:
 
 
 def _is_own(header: RunHeader) -> bool:
-    """Whether covent's trainer made the run: its rewards are verdicts, and it evaluates once at a step. Others need
-    not keep to that."""
+    """Whether covent's trainer made the run: it evaluates once at a step. Others need not keep to that."""
     return "task" in header.config
+
+
+def _has_reward_function(header: RunHeader) -> bool:
+    """Whether rewards are the scores of a user's function, of any size, rather than verdicts."""
+    reward = header.config.get("reward")
+    return isinstance(reward, dict) and reward.get("function") is not None
 
 
 def _require_verdicts(path: Path, steps: list[StepRow]) -> None:
