@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
 
-HEARD = (signal.SIGTERM, signal.SIGINT)
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""A run that hears one of them is saved. SIGHUP, of a terminal that closes, is not heard under `nohup`."""
 
 PARENT_VARIABLE = "COVENT_PARENT_FD"
 """Names the read end of a pipe that a parent process holds open as long as it lives."""
@@ -33,7 +35,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT."""
+        """128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP."""
         return 128 + int(self.asked)
 
 
@@ -51,7 +53,7 @@ def poll() -> None:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
-    """While the block runs, the first SIGTERM or SIGINT asks to stop, and a second one ends the process at once.
+    """While the block runs, the first signal that is heard asks to stop, and a second one ends the process at once.
 
     The second is left to the operating system, so that it works inside a long call of a library too. A block inside a
     block changes nothing; in a thread that is not the main one, where Python allows no handlers, nor does this.
@@ -60,7 +62,7 @@ def on_signals() -> Iterator[None]:
     if _listening or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {each: signal.signal(each, _first_signal) for each in HEARD}
+    before = {each: signal.signal(each, _first_signal) for each in _heard()}
     _listening = True
     try:
         yield
@@ -70,10 +72,45 @@ def on_signals() -> Iterator[None]:
         _listening, _asked = False, None
 
 
+def _heard() -> list[signal.Signals]:
+    """Whoever starts a command by `nohup` wants no closing terminal to end it."""
+    return [each for each in HEARD if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
 def _first_signal(asked: int, frame: object) -> None:
-    for each in HEARD:
+    for each in _heard():
         signal.signal(each, signal.SIG_DFL)
+    if asked == signal.SIGHUP:
+        _silence_lost_terminal()
     ask(asked)
+
+
+def _silence_lost_terminal() -> None:
+    """What is said to a terminal that is gone goes nowhere; writing there would fail, and hide why the process ends."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+def leave_on_interrupt() -> None:
+    """From now on Ctrl-C ends the process at once and without a word: there is nothing to save yet."""
+    signal.signal(signal.SIGINT, lambda asked, frame: os._exit(128 + asked))
+
+
+@contextlib.contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """While the block runs, Ctrl-C raises KeyboardInterrupt, even in a shell's background job, which ignores it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end_with_parent() -> None:
