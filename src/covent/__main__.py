@@ -1,11 +1,12 @@
-"""The command `covent`, and `python -m covent`. Here, so that Ctrl-C while libraries are loaded prints no traceback."""
+"""The command `covent`, and `python -m covent`: what must be heard while its libraries are loaded."""
 
-from covent.stopping import leave_on_interrupt
+from covent.stopping import end_with_parent, leave_on_interrupt
 
 
 def main() -> int:
     """Run one command with the words of the process, and return its exit code."""
     leave_on_interrupt()
+    end_with_parent()
     from covent.cli.main import main as run
 
     return run()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import stat
 import threading
-import time
 from collections.abc import Iterator
+from types import FrameType
 
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """A run that hears one of them is saved. SIGHUP, of a terminal that closes, is not heard under `nohup`."""
@@ -100,13 +101,23 @@ def leave_on_interrupt() -> None:
     signal.signal(signal.SIGINT, lambda asked, frame: os._exit(128 + asked))
 
 
+def _raise_interrupt(asked: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        # Extension modules that are being loaded swallow it, or are left half made.
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os._exit(128 + asked)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """While the block runs, Ctrl-C raises KeyboardInterrupt, even in a shell's background job, which ignores it."""
+    """While the block runs, Ctrl-C raises KeyboardInterrupt, even in a shell's background job, which ignores it; while
+    a library is loaded it ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, _raise_interrupt)
     try:
         yield
     finally:
@@ -114,17 +125,31 @@ def interrupts_raised() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Stop this process when the parent that started it, if it wants that, is gone: as on SIGTERM, then at once."""
+    """Stop this process when the parent that started it, if it wants that, is gone: as on SIGTERM, then at once.
+
+    A process beside this one watches, since a library that is being loaded lets no thread of this one run.
+    """
     descriptor = os.environ.pop(PARENT_VARIABLE, "")
     if not descriptor:
         return
+    ours, _theirs = os.pipe()
+    if os.fork() == 0:
+        _watch(os.getppid(), int(descriptor), ours)
+    # `_theirs` stays open as long as this process lives.
+    os.close(ours)
+    os.close(int(descriptor))
 
-    def watch() -> None:
-        # Nobody ever writes: the read returns when the last process that holds the other end is gone.
-        with contextlib.suppress(OSError):
-            os.read(int(descriptor), 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_ORPHAN_GRACE_S)
-        os._exit(128 + signal.SIGTERM)
 
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+def _watch(process: int, parent_alive: int, process_alive: int) -> None:
+    """End a process when its parent is gone. Nobody ever writes to the pipes: they end with who holds them."""
+    for each in HEARD:
+        signal.signal(each, signal.SIG_IGN)
+    first, second = sorted((parent_alive, process_alive))
+    for low, high in ((0, first), (first + 1, second), (second + 1, 1024)):
+        os.closerange(low, high)
+    ended, _, _ = select.select([parent_alive, process_alive], [], [])
+    if process_alive not in ended:
+        os.kill(process, signal.SIGTERM)
+        if not select.select([process_alive], [], [], _ORPHAN_GRACE_S)[0]:
+            os.kill(process, signal.SIGKILL)
+    os._exit(0)

@@ -33,7 +33,7 @@ from covent.cli.resume import Resume
 from covent.cli.theory import Theory
 from covent.cli.train import Train
 from covent.errors import CoventError
-from covent.stopping import Stopped, end_with_parent, interrupts_raised
+from covent.stopping import Stopped, interrupts_raised
 
 Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
@@ -59,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `covent`; those of the process if None.
     """
-    end_with_parent()
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
         print(f"covent {__version__}")
