@@ -60,7 +60,7 @@ def signalled(workplace: Path, name: str, after_s: float, *, sent: signal.Signal
     return exit_code(process), time.monotonic() - start
 
 
-@pytest.mark.parametrize("num", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(2, id="short"), pytest.param(100, marks=pytest.mark.slow)])
 def test_one_signal_saves_and_ends(num: int, workplace: Path) -> None:
     chance = random.Random(num)
     longest_s = duration_s(workplace)
@@ -96,7 +96,7 @@ def test_one_signal_saves_and_ends(num: int, workplace: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("num", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(1, id="short"), pytest.param(50, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_at_once(num: int, workplace: Path) -> None:
     """The disk takes its time, so that most second signals meet the first one's save."""
     chance = random.Random(num)
