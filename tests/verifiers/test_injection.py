@@ -180,9 +180,7 @@ def test_nothing_runs_in_math_verifys_children(tmp_path: Path, mathematics: Math
 
 
 @pytest.mark.slow
-def test_100_payloads_run_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mathematics: MathVerifier, figure: Keep
-) -> None:
+def test_100_payloads_run_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mathematics: MathVerifier) -> None:
     """B5 row 27: the figure for the table."""
     for parser in PARSERS:
         folder = tmp_path / parser.__name__
