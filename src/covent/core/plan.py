@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 
 from covent.core import ranks
-from covent.core.covariance import Center, token_covariance
+from covent.core.covariance import Center, batch_center, token_covariance
 from covent.core.keys import TokenIdentity
 from covent.core.penalties import KLForm
 from covent.core.ranks import ProcessGroup
@@ -90,20 +90,23 @@ class Measured:
         """
         return token_covariance(self.logprobs.double(), self.advantages.double(), self.mask, center=self._center)
 
+    def covariances_as_released(self) -> Tensor:
+        """`covariances` of this rank's rows alone, in the precision of the columns: what the released code ranks.
+
+        For one response, whose advantage is constant, that is rounding and nothing else.
+
+        Raises: as `covariances`.
+        """
+        center = _finite(batch_center(self.logprobs, self.advantages, self.mask))
+        return token_covariance(self.logprobs, self.advantages, self.mask, center=center)
+
     @cached_property
     def _center(self) -> Center:
         count = self.num_tokens
         columns = (self.logprobs, self.advantages)
         means = [part_of_mean(column.detach().double(), self.mask, count=count) for column in columns]
-        center = Center(*(ranks.total(mean, self.group) for mean in means))
         # One bad number anywhere makes the mean bad, on every rank: all of them stop here together.
-        for name, mean in zip(("log-prob", "advantage"), center, strict=True):
-            if not bool(mean.isfinite()):
-                raise NonFiniteError(
-                    f"The mean {name} of the optimizer batch is {float(mean)}, so it has no covariance. Look for NaN"
-                    f" or infinity among the {name}s of tokens that carry gradient."
-                )
-        return center
+        return _finite(Center(*(ranks.total(mean, self.group) for mean in means)))
 
     def mean(self, values: Tensor, where: Tensor) -> float:
         """Mean over the tokens of the whole optimizer batch where a mask is True.
@@ -139,6 +142,16 @@ class Measured:
     def _highest(self, values: Tensor) -> Tensor:
         own = values.max() if values.numel() else values.new_full((), -torch.inf)
         return ranks.largest(own, self.group)
+
+
+def _finite(center: Center) -> Center:
+    for name, mean in zip(("log-prob", "advantage"), center, strict=True):
+        if not bool(mean.isfinite()):
+            raise NonFiniteError(
+                f"The mean {name} of the optimizer batch is {float(mean)}, so it has no covariance. Look for NaN"
+                f" or infinity among the {name}s of tokens that carry gradient."
+            )
+    return center
 
 
 _NUMBERS = ("logprobs", "old_logprobs", "entropies", "advantages", "sampler_logprobs", "reference_logprobs")
