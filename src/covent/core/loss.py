@@ -88,7 +88,7 @@ def clipped_objective(
     """
     ratio = log_ratio.detach().exp()
     cut_low = cut_high = cut_dual = torch.zeros_like(ratio, dtype=torch.bool)
-    # What a token's advantage is multiplied by where not the ratio itself decides.
+    # What the advantage is multiplied by where the ratio itself does not decide.
     bound = torch.ones_like(ratio)
     if clip_low is not None:
         cut_low = (ratio < 1 - clip_low) & (advantages < 0)
@@ -99,11 +99,11 @@ def clipped_objective(
     if dual_clip is not None:
         cut_dual = (ratio > dual_clip) & (advantages < 0)
         bound = bound.masked_fill(cut_dual, dual_clip)
-    # The exp is taken only where it counts: beyond the range of a float its gradient would be 0 x inf, NaN. What is NaN
+    # The exp is taken only where it decides: beyond the range of a float its gradient would be 0 x inf, NaN. What is NaN
     # already stays so.
-    counts = ~(cut_low | cut_high | cut_dual | (advantages == 0)) | log_ratio.isnan()
-    live = log_ratio.masked_fill(~counts, 0.0).exp()
-    return Objective(torch.where(counts, live, bound) * advantages, cut_low, cut_high, cut_dual)
+    decides = ~(cut_low | cut_high | cut_dual | (advantages == 0)) | log_ratio.isnan()
+    live = log_ratio.masked_fill(~decides, 0.0).exp()
+    return Objective(torch.where(decides, live, bound) * advantages, cut_low, cut_high, cut_dual)
 
 
 def surrogate(

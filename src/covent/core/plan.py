@@ -84,7 +84,7 @@ class Measured:
         """Token covariance of log pi and advantage, centred over the whole optimizer batch; see `token_covariance`.
 
         In float64 whatever the columns are, with or without a process group: what is left of the order of rows is then
-        some 1e-16, far below the tie grid on which covariances are compared.
+        some 1e-16, which decides nothing unless a covariance lies that close to a border of the tie grid.
 
         Raises: NonFiniteError when a log-prob or an advantage of a token that carries gradient is not finite.
         """
