@@ -99,8 +99,8 @@ def clipped_objective(
     if dual_clip is not None:
         cut_dual = (ratio > dual_clip) & (advantages < 0)
         bound = bound.masked_fill(cut_dual, dual_clip)
-    # The exp is taken only where it decides: beyond the range of a float its gradient would be 0 x inf, NaN. What is NaN
-    # already stays so.
+    # The exp is taken only where it decides: beyond the range of a float its gradient would be 0 x inf, NaN. What is
+    # NaN already stays so.
     decides = ~(cut_low | cut_high | cut_dual | (advantages == 0)) | log_ratio.isnan()
     live = log_ratio.masked_fill(~decides, 0.0).exp()
     return Objective(torch.where(decides, live, bound) * advantages, cut_low, cut_high, cut_dual)
