@@ -37,6 +37,7 @@ LAYERS = {
     "store": Layer(3, "numpy pydantic filelock safetensors yaml"),
     "tasks": Layer(3, "pydantic"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
+    "lint": Layer(1, "yaml"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),

@@ -1,0 +1,167 @@
+"""The settings in a shell script: `key=value` words and `--key value` options, with the script's own variables put in.
+
+Nothing is run. Read are assignments, `$x`, `${x}`, `${x:-default}`, `$((arithmetic))`, quotes, comments and lines that
+go on after a backslash. Branches and loops are not followed: of several assignments the last one before the use counts.
+What only the run can know (the environment, the output of a command) stays as `$…` and counts as unknown.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from covent import strict_yaml
+from covent.errors import ConfigError
+from covent.lint.settings import Settings, flattened
+
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+|local\s+|readonly\s+|declare\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_SETTING = re.compile(r"(\+\+|\+|~)?([A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?-([^{}]*))?\}|([A-Za-z_]\w*))")
+_ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
+_STRICT = re.compile(r"^\s*set\s+(?:-\w*u|-o\s+nounset)", re.MULTILINE)
+_OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+def shell_settings(text: str, source: str) -> Settings:
+    """The settings that the commands of a shell script set.
+
+    Args:
+      text: the script, or bare `key=value` lines.
+      source: its name, for messages.
+
+    Raises: ConfigError where a quote is not closed.
+
+    Example:
+      >>> shell_settings('n=$((4 * 8))\\npython -m train data.train_batch_size=$n', "run.sh").values
+      {'data.train_batch_size': 32}
+    """
+    values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    used: set[str] = set()
+    missing: set[str] = set()
+    for line in _lines(text):
+        expanded, names = _expanded(line, variables)
+        used |= names
+        missing |= {name for name in names - variables.keys() if name.islower() and not _has_default(line, name)}
+        words = _words(expanded, source)
+        first = _ASSIGNMENT.fullmatch(words[0]) if words else None
+        if (first is not None and len(words) == 1) or words[:1] in (["export"], ["local"], ["readonly"], ["declare"]):
+            variables |= dict(each.partition("=")[::2] for each in words if _ASSIGNMENT.fullmatch(each))
+        else:
+            values |= dict(_settings(words))
+    strict = frozenset(missing) if _STRICT.search(text) else frozenset()
+    return Settings(source, values, {name: parsed(value) for name, value in variables.items()}, frozenset(used), strict)
+
+
+def override(word: str) -> tuple[str, Any] | None:
+    """Name and value of a `key=value` word, Hydra's `+` and `++` taken off; None if it is none, or takes a key away.
+
+    Example:
+      >>> override("++actor_rollout_ref.actor.entropy_coeff=1e-3")
+      ('actor_rollout_ref.actor.entropy_coeff', 0.001)
+    """
+    found = _SETTING.fullmatch(word)
+    return None if found is None or found[1] == "~" else (found[2], parsed(found[3]))
+
+
+def parsed(value: str) -> Any:
+    """The value that a word stands for: a number, true or false, null, a list, or the word."""
+    try:
+        return strict_yaml.load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The commands of a script: lines joined where a backslash or an open quote says so, comments left out."""
+    waiting = ""
+    for line in text.splitlines():
+        waiting += re.sub(r"(?:^|(?<=\s))#[^'\"]*$|^\s*#.*", "", line)
+        if re.search(r"(?<!\\)(?:\\\\)*\\$", waiting):
+            waiting = waiting[:-1] + " "
+        elif _is_open(waiting):
+            waiting += "\n"
+        else:
+            yield waiting
+            waiting = ""
+    yield waiting
+
+
+def _is_open(line: str) -> bool:
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return True
+    return False
+
+
+def _expanded(line: str, variables: dict[str, str]) -> tuple[str, set[str]]:
+    """A line with the variables known so far put in, outside single quotes; and the names of all it uses."""
+    names: set[str] = set()
+
+    def put_in(found: re.Match[str]) -> str:
+        name = found[1] or found[3]
+        names.add(name)
+        return variables.get(name, found[2] if found[2] is not None else found[0])
+
+    parts = re.split(r"('[^']*')", line)
+    outside = [part if place % 2 else _VARIABLE.sub(put_in, part) for place, part in enumerate(parts)]
+    return _ARITHMETIC.sub(lambda found: _result(found[1], variables, names), "".join(outside)), names
+
+
+def _has_default(line: str, name: str) -> bool:
+    return re.search(rf"\$\{{{name}:?-", line) is not None
+
+
+def _result(expression: str, variables: dict[str, str], names: set[str]) -> str:
+    """What shell arithmetic comes to; itself where that is not known."""
+
+    def value(node: ast.AST) -> int:
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+            return int(_OPERATIONS[type(node.op)](value(node.left), value(node.right)))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+            return int(variables[node.id])
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        raise ValueError
+
+    try:
+        return str(value(ast.parse(expression.strip(), mode="eval").body))
+    except (SyntaxError, ValueError, KeyError, ArithmeticError, RecursionError):
+        return "$((" + expression.replace(" ", "") + "))"
+
+
+def _words(line: str, source: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        raise ConfigError(f"{source}: a quote is not closed in: {line.strip()[:80]}") from None
+
+
+def _settings(words: list[str]) -> Iterator[tuple[str, Any]]:
+    """The settings among the words of a command: `a.b=1`, `--b 1`, `--b=1`."""
+    for place, word in enumerate(words):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            after = words[place + 1] if place + 1 < len(words) else "--"
+            value = value if equals else "true" if after.startswith("--") else after
+            yield name.replace("-", "_"), parsed(value)
+        elif (found := override(word)) is not None and not found[0].isupper():
+            name, value = found
+            yield from flattened({name: value}).items()
