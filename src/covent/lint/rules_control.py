@@ -272,7 +272,7 @@ def _undivided_penalty(setup: Setup, coef: Setting[float], value: float, counted
 def updates(setup: Setup, counted: Counts | None) -> Iterator[Finding]:
     """One update per rollout, where every ratio is 1."""
     number = setup.batch.updates_per_rollout
-    if number is None:
+    if number is None or setup.batch.is_stale:
         return
     one = "one update per rollout"
     if setup.control == "kl_cov" and number == 1:

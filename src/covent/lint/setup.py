@@ -41,6 +41,8 @@ class Batch:
     updates_per_rollout: int | None
     update_keys: str
     """The settings that decide how many updates a rollout gets."""
+    is_stale: bool
+    """Whether the old log-probs are the sampling engine's own, so that no update finds a ratio of exactly 1."""
     ranks: Setting[int]
     """Data-parallel ranks: GPUs over those that share one sequence or one model."""
     micro_responses: Setting[int] | None

@@ -11,7 +11,7 @@ import ast
 import operator
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -22,7 +22,7 @@ from covent.lint.settings import Settings, flattened
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+|local\s+|readonly\s+|declare\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SETTING = re.compile(r"(\+\+|\+|~)?([A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?-([^{}]*))?\}|([A-Za-z_]\w*))")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?[-=]([^{}]*))?\}|([A-Za-z_]\w*))")
 _ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
 _STRICT = re.compile(r"^\s*set\s+(?:-\w*u|-o\s+nounset)", re.MULTILINE)
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -51,19 +51,18 @@ def shell_settings(text: str, source: str) -> Settings:
     values: dict[str, Any] = {}
     variables: dict[str, str] = {}
     used: set[str] = set()
-    missing: set[str] = set()
     for line in _lines(text):
         expanded, names = _expanded(line, variables)
         used |= names
-        missing |= {name for name in names - variables.keys() if name.islower() and not _has_default(line, name)}
         words = _words(expanded, source)
         first = _ASSIGNMENT.fullmatch(words[0]) if words else None
         if (first is not None and len(words) == 1) or words[:1] in (["export"], ["local"], ["readonly"], ["declare"]):
             variables |= dict(each.partition("=")[::2] for each in words if _ASSIGNMENT.fullmatch(each))
         else:
             values |= dict(_settings(words))
-    strict = frozenset(missing) if _STRICT.search(text) else frozenset()
-    return Settings(source, values, {name: parsed(value) for name, value in variables.items()}, frozenset(used), strict)
+    assigned = {name: parsed(value) for name, value in variables.items()}
+    missing = _missing(values, text) if _STRICT.search(text) else frozenset()
+    return Settings(source, values, assigned, frozenset(used), missing)
 
 
 def override(word: str) -> tuple[str, Any] | None:
@@ -122,8 +121,15 @@ def _expanded(line: str, variables: dict[str, str]) -> tuple[str, set[str]]:
     return _ARITHMETIC.sub(lambda found: _result(found[1], variables, names), "".join(outside)), names
 
 
-def _has_default(line: str, name: str) -> bool:
-    return re.search(rf"\$\{{{name}:?-", line) is not None
+def _missing(values: Mapping[str, Any], text: str) -> frozenset[str]:
+    """Variables in the settings that nothing in the script assigns; names in capitals come from the environment."""
+    texts = [value for value in values.values() if isinstance(value, str)]
+    left = {found[1] or found[3] for value in texts for found in _VARIABLE.finditer(value)}
+    return frozenset(
+        name
+        for name in left
+        if name.islower() and not re.search(rf"\b{name}\+?=|\b(?:for|read|local)\b.*\b{name}\b", text)
+    )
 
 
 def _result(expression: str, variables: dict[str, str], names: set[str]) -> str:

@@ -53,10 +53,15 @@ SCHEMA = Schema(
         ALGORITHM: _ALGORITHM_NAMES,
         f"{ALGORITHM}.clip_cov": names("clip_ratio clip_cov_lb clip_cov_ub"),
         f"{ALGORITHM}.kl_cov": names("kl_cov_frac ppo_kl_coef"),
-        "generator": names("n_samples_per_prompt sampling_params inference_engine"),
+        "generator": names("""
+            inference_engine n_samples_per_prompt batched max_turns max_input_length chat_template chat_template_kwargs
+            sampling_params use_conversation_multi_turn append_eos_token_after_stop_str_in_multi_turn
+            eval_sampling_params eval_n_samples_per_prompt zero_reward_on_non_stop use_cache_salt
+            apply_overlong_filtering step_wise_trajectories vision_language_generator merge_stepwise_output
+        """),
         "generator.sampling_params": names("max_generate_length temperature top_p top_k min_p"),
     },
-    closed=frozenset({ALGORITHM, f"{ALGORITHM}.clip_cov", f"{ALGORITHM}.kl_cov"}),
+    closed=frozenset({f"{ALGORITHM}.clip_cov", f"{ALGORITHM}.kl_cov"}),
     refusal="SkyRL refuses a name that its config classes do not have.",
     source=_CONFIG,
 )
@@ -64,7 +69,9 @@ SCHEMA = Schema(
 
 def is_skyrl(settings: Settings) -> bool:
     """Whether this is a config of SkyRL."""
-    return settings.starting_with(f"{ALGORITHM}.", "trainer.policy_mini_batch_size", "generator.", "trainer.policy.")
+    return settings.starting_with(
+        f"{ALGORITHM}.", "trainer.policy_mini_batch_size", "trainer.policy.", "generator.sampling_params."
+    )
 
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
@@ -170,6 +177,7 @@ def _batch(settings: Settings, ranks: int | None) -> Batch:
         responses_per_update=responses,
         updates_per_rollout=updates,
         update_keys="trainer.train_batch_size, trainer.policy_mini_batch_size and trainer.update_epochs_per_batch",
+        is_stale=False,
         ranks=_ranks(settings, ranks),
         micro_responses=None if pack else settings.count("trainer.micro_train_batch_size_per_gpu", 1),
         micro_tokens=settings.count(packed.key, None) if pack else None,

@@ -145,6 +145,7 @@ def _batch(settings: Settings, top: str, ranks: int | None) -> Batch:
         responses_per_update=responses,
         updates_per_rollout=updates[0] * updates[1] if updates else None,
         update_keys=f"{top}steps_per_generation, {top}gradient_accumulation_steps and {top}num_iterations",
+        is_stale=False,
         ranks=world,
         micro_responses=each,
         micro_tokens=None,

@@ -37,13 +37,15 @@ _ACTOR_NAMES = names("""
     ppo_epochs shuffle data_loader_seed checkpoint use_fused_kernels profiler profile qat grad_clip
     ulysses_sequence_parallel_size entropy_from_logits_with_chunking entropy_from_logits_chunk_size
     entropy_checkpointing pad_to_length use_remove_padding use_rollout_log_probs router_replay torchtitan veomni
-    engine
+    engine micro_batch_size
 """)
 _DATA_NAMES = names("""
     tokenizer use_shm train_files val_files train_max_samples val_max_samples prompt_key reward_fn_key
     max_prompt_length max_response_length train_batch_size gen_batch_size val_batch_size shuffle seed truncation
     filter_overlong_prompts filter_overlong_prompts_workers dataloader_num_workers validation_shuffle custom_cls
-    return_raw_input_ids return_raw_chat return_full_prompt
+    return_raw_input_ids return_raw_chat return_full_prompt image_patch_size image_key video_key audio_key
+    tool_config_path function_tool_path trust_remote_code return_multi_modal_inputs apply_chat_template_kwargs
+    mm_processor_kwargs
 """)
 _ALGORITHM_NAMES = names("""
     rollout_correction _target_ gamma lam adv_estimator norm_adv_by_std_in_grpo filter_groups use_kl_in_reward
@@ -51,7 +53,7 @@ _ALGORITHM_NAMES = names("""
 """)
 _CORRECTION_NAMES = names("""
     _target_ rollout_is rollout_is_threshold rollout_rs rollout_rs_threshold bypass_mode loss_type
-    rollout_is_batch_normalize
+    rollout_is_batch_normalize rollout_rs_threshold_lower rollout_token_veto_threshold
 """)
 _LOSS_NAMES = names("""
     _target_ loss_mode clip_cov_ratio clip_cov_lb clip_cov_ub kl_cov_ratio ppo_kl_coef dro_beta
@@ -174,13 +176,17 @@ def findings(settings: Settings) -> Iterator[Finding]:
     if loss.value is None or loss.value in _LOSSES or loss.value.startswith("covent") or extended:
         return
     meant = loss.value.replace("-", "_")
+    is_hyphen = meant in _LOSSES
     yield Finding(
-        level=Level.ERROR,
+        level=Level.ERROR if is_hyphen else Level.WARNING,
         rule="unknown-loss",
         setting=str(loss),
-        text=f"verl has no loss '{loss.value}' and stops at the first update.",
-        reason="The comment in actor.yaml writes the names with hyphens; the registry has them with underscores.",
-        instead=f"{LOSS}.loss_mode={meant}" if meant in _LOSSES else suggestion(meant, _LOSSES),
+        text=f"verl has no loss '{loss.value}' and stops at the first update"
+        + ("." if is_hyphen else ", unless your code registers it."),
+        reason="The comment in actor.yaml writes the names with hyphens; the registry has them with underscores."
+        if is_hyphen
+        else "Losses are looked up in verl's registry by name.",
+        instead=f"{LOSS}.loss_mode={meant}" if is_hyphen else suggestion(meant, _LOSSES),
         source="verl 0.9.1, trainer/ppo/core_algos.py, register_policy_loss",
     )
 
@@ -245,7 +251,9 @@ def _advantage(settings: Settings) -> Advantage:
 
 
 def _batch(settings: Settings, ranks: int | None) -> Batch:
-    prompts = settings.count("data.train_batch_size", 1024)
+    key = "data.train_batch_size"
+    streams = settings.number(key, 1024).value == 0
+    prompts = Setting[int](key, None) if streams else settings.count(key, 1024)
     mini = settings.count(f"{ACTOR}.ppo_mini_batch_size", 256)
     epochs = settings.count(f"{ACTOR}.ppo_epochs", 1)
     group = settings.count(f"{ROLLOUT}.n", 1)
@@ -263,6 +271,7 @@ def _batch(settings: Settings, ranks: int | None) -> Batch:
         responses_per_update=responses,
         updates_per_rollout=updates,
         update_keys=f"data.train_batch_size, {ACTOR}.ppo_mini_batch_size and {ACTOR}.ppo_epochs",
+        is_stale=settings.flag("algorithm.rollout_correction.bypass_mode", False).value is True,
         ranks=data_parallel,
         micro_responses=None if packed else _micro(settings, data_parallel),
         micro_tokens=Setting(tokens.key, tokens.value and tokens.value * sharing, tokens.given) if packed else None,
