@@ -36,7 +36,12 @@ def read_settings(path: Path | None, words: Sequence[str]) -> Settings:
         if found is None:
             raise ConfigError(f"'{word}' is neither a file nor 'key=value'. Give one file, then settings on top of it.")
         added |= flattened(dict([found]))
-    settings = replace(base, values={**base.values, **added})
+    values = {**base.values, **added}
+    texts = [value for value in values.values() if isinstance(value, str)]
+    missing = frozenset(
+        name for name in base.missing if any(f"${name}" in text or f"${{{name}}}" in text for text in texts)
+    )
+    settings = replace(base, values=values, missing=missing)
     if not settings.values and not settings.assigned:
         raise ConfigError(f"{settings.source} holds no setting. A setting is 'name: value' in YAML or 'a.b=value'.")
     return settings

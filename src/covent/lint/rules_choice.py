@@ -54,7 +54,7 @@ def floor(setup: Setup, counted: Counts | None) -> Iterator[Finding]:
             str(setup.share),
             f"Nothing is chosen: the share asks for {tokens(counted.asked)} of {tokens(counted.tokens)} tokens.",
             "A choice takes whole tokens, rounded down.",
-            f"{setup.share.key}={1 / counted.tokens / setup.share_unit:.1e} at least, or a larger batch",
+            f"{setup.share.key}={1.05 / counted.tokens / setup.share_unit:.1e} at least, or a larger batch",
             setup.selection_source,
         )
     elif counted.realised >= 2:

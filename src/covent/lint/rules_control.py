@@ -26,6 +26,8 @@ from covent.lint.words import percent
 
 _NEAR_PAPERS = 10.0
 """Up to so many times the paper's penalty is a choice; beyond it is an accident."""
+_CENTRED_LOW = 0.5
+"""The paper's lower bound, 1, for advantages that are not divided by a spread of 0.5 at most."""
 _SCRIPTS = f"{AUTHORS}, recipe/dapo/*.sh; {PAPER}, section 4.3"
 
 
@@ -125,7 +127,7 @@ def band(setup: Setup, counted: Counts | None) -> Iterator[Finding]:
             f"{lower.key}=1",
             f"{PAPER}, Table 1 and Eq. 11",
         )
-    elif setup.advantage.scale == "centred":
+    elif setup.advantage.scale == "centred" and low * divisor > _CENTRED_LOW:
         yield Finding(
             Level.WARNING,
             "band",
@@ -134,7 +136,7 @@ def band(setup: Setup, counted: Counts | None) -> Iterator[Finding]:
             " bounds are"
             " meant for ones that are.",
             "With rewards of 0 and 1 that spread is 0.5 at most, so every covariance is half as large or smaller.",
-            f"{lower.key}={low / 2:g} {upper.key}={high / 2:g}, or advantages divided by their spread",
+            f"{lower.key}=0.5 {upper.key}=2.5, or advantages divided by their spread",
             f"{PAPER}, Eq. 3 and section 4.3; {FORK} issue 16",
         )
 

@@ -12,6 +12,7 @@ import operator
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from covent import strict_yaml
 from covent.errors import ConfigError
 from covent.lint.settings import Settings, flattened
 
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+|local\s+|readonly\s+|declare\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SETTING = re.compile(r"(\+\+|\+|~)?([A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?[-=]([^{}]*))?\}|([A-Za-z_]\w*))")
 _ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
@@ -29,9 +30,8 @@ _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.floordiv,
-    ast.Mod: operator.mod,
+    ast.Div: lambda dividend, divisor: _towards_zero(dividend, divisor),
+    ast.Mod: lambda dividend, divisor: dividend - divisor * _towards_zero(dividend, divisor),
 }
 
 
@@ -55,11 +55,11 @@ def shell_settings(text: str, source: str) -> Settings:
         expanded, names = _expanded(line, variables)
         used |= names
         words = _words(expanded, source)
-        first = _ASSIGNMENT.fullmatch(words[0]) if words else None
-        if (first is not None and len(words) == 1) or words[:1] in (["export"], ["local"], ["readonly"], ["declare"]):
+        before = [*takewhile(_ASSIGNMENT.fullmatch, words)]
+        if len(before) == len(words) or words[0] in ("export", "local", "readonly", "declare"):
             variables |= dict(each.partition("=")[::2] for each in words if _ASSIGNMENT.fullmatch(each))
         else:
-            values |= dict(_settings(words))
+            values |= dict(_settings(words[len(before) :]))
     assigned = {name: parsed(value) for name, value in variables.items()}
     missing = _missing(values, text) if _STRICT.search(text) else frozenset()
     return Settings(source, values, assigned, frozenset(used), missing)
@@ -125,11 +125,14 @@ def _missing(values: Mapping[str, Any], text: str) -> frozenset[str]:
     """Variables in the settings that nothing in the script assigns; names in capitals come from the environment."""
     texts = [value for value in values.values() if isinstance(value, str)]
     left = {found[1] or found[3] for value in texts for found in _VARIABLE.finditer(value)}
-    return frozenset(
-        name
-        for name in left
-        if name.islower() and not re.search(rf"\b{name}\+?=|\b(?:for|read|local)\b.*\b{name}\b", text)
-    )
+    set_somewhere = r"(?<![.\w]){0}\+?=|\b(?:for|read|local)\b.*\b{0}\b"
+    return frozenset(name for name in left if name.islower() and not re.search(set_somewhere.format(name), text))
+
+
+def _towards_zero(dividend: int, divisor: int) -> int:
+    """A quotient as the shell has it: -7 / 2 is -3."""
+    quotient = abs(dividend) // abs(divisor)
+    return quotient if (dividend < 0) == (divisor < 0) else -quotient
 
 
 def _result(expression: str, variables: dict[str, str], names: set[str]) -> str:

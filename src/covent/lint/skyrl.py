@@ -70,7 +70,7 @@ SCHEMA = Schema(
 def is_skyrl(settings: Settings) -> bool:
     """Whether this is a config of SkyRL."""
     return settings.starting_with(
-        f"{ALGORITHM}.", "trainer.policy_mini_batch_size", "trainer.policy.", "generator.sampling_params."
+        f"{ALGORITHM}.", "trainer.policy_mini_batch_size", "trainer.policy.", "trainer.placement."
     )
 
 
