@@ -21,6 +21,8 @@ SCRIPTS = {
     "last wins": "x=1\nshow a.b=$x\nx=2\nshow a.b=$x",
     "before a command": "x=5 show a.b=1",
     "several lines in quotes": "show 'a.b=one\ntwo' a.c=1",
+    "here-documents": "cat <<'EOF' >/dev/null\nit isn't a.b=1\nEOF\nshow a.b=2",
+    "no here-documents": "x=$((1 << 4))\ncat <<<x >/dev/null\nshow a.b=1",
     "plus": "show +a.b=1 ++a.c=2",
 }
 
@@ -59,9 +61,10 @@ def test_nothing_is_run(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-def test_a_quote_that_is_not_closed_is_said() -> None:
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_quote_that_is_not_closed_is_said_at_once(lines: int) -> None:
     with pytest.raises(ConfigError, match=r"run\.sh: a quote is not closed"):
-        shell_settings("show a.b='1\n", "run.sh")
+        shell_settings("show a.b='1\n" + "a.c=2\n" * lines, "run.sh")
 
 
 @pytest.mark.parametrize(

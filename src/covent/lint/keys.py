@@ -48,7 +48,7 @@ def unknown_settings(settings: Settings, schema: Schema) -> Iterator[Finding]:
                 setting=str(Setting(full, settings.values.get(full))),
                 text=f"{where} has no setting '{name}'.",
                 reason=schema.refusal,
-                instead=f"Did you mean '{meant}'?" if meant else f"Known: {', '.join(sorted(known))}.",
+                instead=f"{meant}, if that was meant" if meant else f"one of {', '.join(sorted(known))}",
                 source=schema.source,
             )
 

@@ -25,6 +25,9 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SETTING = re.compile(r"(\+\+|\+|~)?([A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::?[-=]([^{}]*))?\}|([A-Za-z_]\w*))")
 _ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
+_HERE = re.compile(r"(?<!<)<<(?!<)-?\s*['\"\\]?(\w+)")
+_LONGEST = 200
+"""Lines that one quoted text may have."""
 _STRICT = re.compile(r"^\s*set\s+(?:-\w*u|-o\s+nounset)", re.MULTILINE)
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -85,17 +88,24 @@ def parsed(value: str) -> Any:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The commands of a script: lines joined where a backslash or an open quote says so, comments left out."""
-    waiting = ""
+    """The commands of a script: lines joined where a backslash or an open quote says so.
+
+    Comments are left out, and so are here-documents, which are text for other programs.
+    """
+    waiting, joined, document = "", 0, None
     for line in text.splitlines():
+        if document is not None:
+            document = None if line.strip() == document else document
+            continue
         waiting += re.sub(r"(?:^|(?<=\s))#[^'\"]*$|^\s*#.*", "", line)
         if re.search(r"(?<!\\)(?:\\\\)*\\$", waiting):
             waiting = waiting[:-1] + " "
-        elif _is_open(waiting):
-            waiting += "\n"
+        elif joined < _LONGEST and _is_open(waiting):
+            waiting, joined = waiting + "\n", joined + 1
         else:
             yield waiting
-            waiting = ""
+            here = _HERE.search(_ARITHMETIC.sub("", waiting))
+            waiting, joined, document = "", 0, here and here[1]
     yield waiting
 
 
