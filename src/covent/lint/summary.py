@@ -58,7 +58,9 @@ def _rollout(setup: Setup) -> str:
         return "not known before the run"
     number = batch.updates_per_rollout
     updates = "1 update" if number == 1 else f"{number} updates"
-    return f"{prompts:,} prompts x {size} = {prompts * size:,} responses; {updates} of {each:,} responses"
+    asked = "1 prompt" if prompts == 1 else f"{prompts:,} prompts"
+    alone = "" if setup.engine != "trl" or batch.ranks.given else " on 1 rank (--ranks says better)"
+    return f"{asked} x {size} = {prompts * size:,} responses; {updates} of {each:,} responses{alone}"
 
 
 def _choice(setup: Setup, counted: Counts) -> str:

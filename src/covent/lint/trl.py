@@ -242,7 +242,7 @@ def _adaptive(settings: Settings, top: str) -> Iterator[Finding]:
             rule="entropy-coefficient",
             setting=str(most),
             text=f"The coefficient may grow to {most.value:g}: it gains {step.value:g} in every update whose entropy is"
-            " below the target, and it passes 0.01 after"
+            " below the target, and it reaches 0.01 after"
             f" {max(1, int(0.01 / step.value))} of them.",
             reason="At 0.01 the entropy of the paper's 7B run exploded.",
             instead=f"{top}entropy_coef_max=0.005 {top}entropy_coef_delta=0.0001",
