@@ -197,3 +197,11 @@ def test_ppo_cut_is_where_the_gradient_vanishes() -> None:
     assert masked_equal(cut, gradient == 0, batch.mask)
     swapped = ppo_cut(batch.logprobs - batch.old_logprobs, batch.advantages, clip_low=0.28, clip_high=0.2)
     assert not masked_equal(swapped, cut, batch.mask)
+
+
+def test_ppo_cut_leaves_tokens_without_advantage() -> None:
+    """They have no gradient to lose, on either side of the range."""
+    log_ratio = torch.tensor([[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    advantages = torch.tensor([[0.0, -1.0, 1.0, 0.0, -1.0, 1.0]], dtype=torch.float64)
+    cut = ppo_cut(log_ratio, advantages, clip_low=0.2, clip_high=0.2)
+    assert cut.tolist() == [[False, True, False, False, False, True]]

@@ -112,3 +112,13 @@ def test_a_term_acts_where_its_weight_and_the_mask_say_so() -> None:
     ):
         with pytest.raises(ShapeError):
             missing()
+
+
+def test_a_negative_bonus_punishes_entropy() -> None:
+    weight = torch.tensor([[-0.5, 0.0, -0.5]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False]])
+    entropies = torch.tensor([[2.0, 2.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    term = entropy_bonus_term(weight, entropies, mask)
+    assert term.tolist() == [[1.0, 0.0, 0.0]]
+    assert gradient(term.sum(), entropies).tolist() == [[0.5, 0.0, 0.0]]
+    assert entropy_bonus_term(-weight, entropies, mask).tolist() == [[-1.0, 0.0, 0.0]]

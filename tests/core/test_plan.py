@@ -145,3 +145,23 @@ def test_the_noise_floor_covers_batches_of_another_shape() -> None:
     assert float(difference.max()) > 0
     assert bool((difference < floor).all())
     assert float(floor.max()) < 1e-3, "a real change of the policy is seen"
+
+
+def test_the_noise_floor_covers_tokens_that_are_nearly_certain() -> None:
+    """log pi near 0 is the log of a sum near 1: it is rounded like 1, not like itself."""
+    logits = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0))
+    logits[:, 0] = 16.0
+    one, other = logits.log_softmax(-1)[:, 0], logits.flip(-1).add(7.3).log_softmax(-1)[:, -1]
+    difference = (one - other).abs()
+    assert float(one.abs().max()) < 1e-3
+    assert bool((difference <= on_policy_noise(one)).all())
+    of_itself = 64 * torch.finfo(torch.float32).eps * one.abs()
+    assert bool((difference > of_itself).any())
+
+
+def test_joined_shares_are_at_most_all_tokens() -> None:
+    """0.8 + 0.5 of the tokens are all of them; 0.4 + 0.5 are not."""
+    batch, kl = optimizer_batch(4), KLCov(kl_cov_ratio=0.5)
+    assert plan(batch, [TopEntropy(top_entropy_quantile=0.2), kl], 0).reading.asked_frac == 1.0
+    less = plan(batch, [TopEntropy(top_entropy_quantile=0.6), kl], 0).reading.asked_frac
+    assert less == pytest.approx(0.9)

@@ -26,6 +26,7 @@ from covent.train.config_file import config_yaml
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
+from covent.train.prompts import keep_rejected_rows
 from covent.train.rollouts import RolloutSource
 from covent.train.setup import Setup
 from covent.train.space import space_warning
@@ -57,6 +58,7 @@ def train(
         setup, state = Setup.of(config)
         stopping.poll()
         with RunWriter.create(folder, setup.header(state.model), config_yaml(config), num_steps=config.steps) as writer:
+            keep_rejected_rows(setup.task, writer, warn)
             if message := space_warning(config, state.model, folder):
                 warn(message)
             Session(setup, state, writer, setup.conditions(), progress).run()
@@ -183,7 +185,7 @@ def _probe_states(config: TrainConfig, task: Task, model: LanguageModel, max_tok
     chosen = list(islice(problems(task, "validation", config.evaluation.problem_seed), config.probe_prompts))
     return sample(
         model.network,
-        [model.encode_prompt(problem.prompt) for problem in chosen],
+        [model.encode_problem(problem) for problem in chosen],
         groups=list(range(len(chosen))),
         num_samples=1,
         max_tokens=max_tokens,

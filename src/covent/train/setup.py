@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,10 +22,11 @@ from covent import __version__
 from covent.errors import ConfigError
 from covent.provenance import commit
 from covent.store.schema import SCHEMA_VERSION, RunHeader
-from covent.tasks import Task, make_task, problems
+from covent.tasks import Task, TaughtTask, make_task, problems
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel, load_model, max_response_tokens
+from covent.train.prompts import check_prompts, data_task
 from covent.train.state import RunState
 
 _NUM_FINGERPRINTED = 512
@@ -50,10 +52,11 @@ class Setup:
         """
         device = _device(config)
         _make_deterministic(config.threads, device)
-        task = make_task(config.task, config.seed)
+        task = make_task(config.task, config.seed, config.verifier, config.reward)
         dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
         model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
         max_tokens = max_response_tokens(config, task, model)
+        check_prompts(model, task, max_tokens)
         state = RunState.fresh(model)
         setup = cls(
             config,
@@ -97,12 +100,20 @@ class Setup:
         }
 
     def _data_fingerprint(self) -> str:
-        """Hash of the held-out problems, of the first train problems, and of demonstrations to some of them."""
-        first = list(islice(problems(self.task, "train", self.config.seed + 1), _NUM_FINGERPRINTED))
+        """Hash of the held-out problems, of the first train problems, of demonstrations to some of them, of all rows of
+        a data set, and of the file of a reward function."""
+        task, path = self.task, (self.config.reward.function or "").rpartition(":")[0]
+        first = list(islice(problems(task, "train", self.config.seed + 1), _NUM_FINGERPRINTED))
         rng = Random(0)  # noqa: S311 - not cryptography
-        shown = [self.task.demonstration(problem, rng) for problem in first[:16]]
+        shown = [task.demonstration(problem, rng) for problem in first[:16]] if isinstance(task, TaughtTask) else []
         drawn = [(each.prompt, each.answer) for each in [*first, *self.validation.problems, *self.test.problems]]
-        return hashlib.sha256(json.dumps([drawn, shown]).encode()).hexdigest()[:16]
+        facts = [drawn, shown]
+        if data := data_task(task):
+            facts.append([(data.fingerprint, "")])
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        if path:
+            digest.update(Path(path).read_bytes())
+        return digest.hexdigest()[:16]
 
 
 def settings_by_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -144,6 +155,7 @@ def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:
         max_tokens=max_tokens,
         responses_per_forward=config.rollout.responses_per_forward,
         seed=config.seed,
+        max_error_frac=config.verifier.max_error_frac,
     )
 
 
