@@ -2,8 +2,8 @@
 
 Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
 3 no checkpoint of a run is whole; 4 the disk is full, read-only or broken; 130 interrupted by Ctrl-C (SIGINT), 143 by
-SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved. `lint` alone ends with 3 after
-a warning, 4 after an error.
+SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved. `lint` alone ends with 3
+after a warning, 4 after an error.
 """
 
 from __future__ import annotations
