@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
 3 no checkpoint of a run is whole; 4 the disk is full, read-only or broken; 130 interrupted by Ctrl-C (SIGINT), 143 by
-SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved.
+SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved. `lint` alone ends with 3
+after a warning, 4 after an error.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from covent.cli.explain import Explain
 from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
 from covent.cli.forecast import Forecast
+from covent.cli.lint import Lint
 from covent.cli.measure import Measure
 from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
@@ -35,7 +37,7 @@ from covent.cli.train import Train
 from covent.errors import CoventError
 from covent.stopping import Stopped, interrupts_raised
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
+Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Lint | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
