@@ -11,7 +11,7 @@ from covent.errors import ConfigError
 
 T = TypeVar("T")
 
-_MOST = 100_000
+_MOST = 20_000
 """Settings; YAML's references can say exponentially many in a few lines."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _DEFERRED = re.compile(r"\$[\w{(]|\?\?\?")

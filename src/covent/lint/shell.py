@@ -28,7 +28,7 @@ _ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
 _HERE = re.compile(r"(?<!<)<<(?!<)-?\s*['\"\\]?(\w+)")
 _LONGEST = 200
 """Lines that one quoted text may have."""
-_WIDEST = 1_000_000
+_WIDEST = 100_000
 """Characters of one command; variables can double each other."""
 _STRICT = re.compile(r"^\s*set\s+(?:-\w*u|-o\s+nounset)", re.MULTILINE)
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
