@@ -47,6 +47,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     return {
         "coverage": _coverage(found["right"] + found["uneven"]),
         "wrong": _wrong(found["wrong"]),
+        "hard": _hard(found["hard"]),
         "paper": _paper(found["paper"]),
         "prefixes": _prefixes(found["paper"]),
         "forecasts": _forecasts(found["forecasts"]),
@@ -96,6 +97,23 @@ def _wrong(cells: list[dict[str, Any]]) -> str:
             _percent(cell["coverage"]),
             _percent(cell["naive_coverage"]),
             _number(cell["width_over_naive"]),
+        ]
+        for cell in cells
+    ]
+    return _markdown(head, rows)
+
+
+def _hard(cells: list[dict[str, Any]]) -> str:
+    head = ["noise", "points", "runs", "coverage", "naive", "ρ known", "the fit says so"]
+    rows = [
+        [
+            cell["world"],
+            str(cell["n"]),
+            str(cell["num_runs"]),
+            _percent(cell["coverage"]),
+            _percent(cell["naive_coverage"]),
+            _percent(cell["known_coverage"]),
+            _percent(cell["said_too_narrow"]),
         ]
         for cell in cells
     ]

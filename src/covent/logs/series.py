@@ -102,6 +102,8 @@ class LogSeries:
     """None: start and end are means over the first and the last 5 % of the log."""
     control: RunControl | None = None
     """None where the log does not say."""
+    entropy_lost_after: int | None = None
+    """Last step with an entropy, where accuracies go on without one; None where both reach the end."""
     label: str = ""
     """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 

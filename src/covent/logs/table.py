@@ -15,7 +15,8 @@ from covent.logs.rows import LogError, LoggedRun
 
 _DELIMITERS = (",", "\t", ";")
 _METRIC_COLUMNS = ("key", "metric", "tag", "name")
-_EMPTY = {"", "nan", "none", "null", "n/a", "na", "-", "inf", "-inf", "+inf", "infinity", "-infinity"}
+_NOTHING = {"nan", "none", "null", "n/a", "na", "-"}
+"""Words for a number that is missing. An empty cell is no fault; these are, and are counted."""
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<edge>__MIN|__MAX)?")
 
 _MOST_RUNS, _FEWEST_ROWS, _LISTED = 50, 3, 5
