@@ -16,7 +16,7 @@ from covent.law.correlated import Interval, correlated_line, white_noise_line
 from covent.law.criterion import DECISIVE_AICC, aicc
 from covent.law.curve import ceiling
 from covent.law.drift import drift_at_equal_entropy
-from covent.law.line import is_flat, least_squares
+from covent.law.line import FLAT, is_flat, least_squares
 from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points, counted, in_percent, in_points
 
 FEWEST_POINTS = 3
@@ -114,8 +114,9 @@ def fit(
         R = -a·exp(H) + b,    a = -Σw(x - x̄)(R - R̄) / Σw(x - x̄)²,    b = R̄ + a·x̄,    x = exp(H)
 
     "Not identified" is said when there are fewer than 3 points, when entropy is flat, when a is not positive, when
-    entropy moved by less than 1e-6 nats or so little for the noise that the 95 % interval of a reaches 0, when accuracy rises mainly at equal
-    entropy, as it does where a control holds entropy, or when no accuracy in the interval of the ceiling is possible.
+    entropy moved by less than 1e-6 nats, or so little for the noise that the 95 % interval of a reaches 0, when
+    accuracy rises mainly at equal entropy, as it does where a control holds entropy, or when no accuracy in the
+    interval of the ceiling is possible.
 
     Args:
       entropy: H of each point in nats, in the order of time (the noise model needs the order), shape (n,).
@@ -180,7 +181,7 @@ def fit(
         unit=unit,
         warnings=reasons
         + _doubts(points_h, points_r, ceiling(a, b), ceiling_interval, unit)
-        + _too_narrow(correlated.fit.correlation),
+        + _too_narrow(correlated.fit.correlation, line.rmse, points_r),
         entropy_min=entropy_min,
         entropy_max=entropy_max,
     )
@@ -317,12 +318,13 @@ def _why_law_does_not_apply(points: Points, ceiling_interval: Interval, unit: Un
     return reasons
 
 
-def _too_narrow(correlation: float) -> list[str]:
-    if correlation < HIGH_CORRELATION:
+def _too_narrow(correlation: float, rmse: float, accuracy: FloatArray) -> list[str]:
+    # What rounding leaves over is no noise.
+    if correlation < HIGH_CORRELATION or rmse <= FLAT * float(np.max(np.abs(accuracy))):
         return []
     return [
         f"Neighbouring points err together (correlation {correlation:.2f}): from 0.95 on in truth, which cannot be told"
-        " from this, the 95 % intervals are too narrow. Evaluate less often, or more seeds, to be sure of the ceiling."
+        " from this, the 95 % intervals are too narrow. Only further seeds tell how sure the ceiling is."
     ]
 
 

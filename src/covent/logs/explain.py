@@ -213,8 +213,8 @@ def _entropy(course: Course) -> Finding:
         "plateau": " It has stopped falling.",
         "spending": " It is still being spent.",
         "too short": " The log is too short to tell a phase.",
-        "not known": f" It was not logged after step {course.lost_after}, while accuracy goes on: where it is now is not"
-        " known.",
+        "not known": f" It was not logged after step {course.lost_after}, while accuracy goes on: where it is now"
+        " is not known.",
     }
     return Finding(topic="Entropy", text=text + rules[course.phase])
 

@@ -42,7 +42,7 @@ class LogRow:
     step: int | None
     """None: the row does not say."""
     values: Mapping[str, float | None]
-    """Metric → value; None where the log holds NaN, an infinity, null or a word. An empty cell of a table is not there."""
+    """Metric → value; None where the log holds NaN, an infinity, null or a word. An empty cell is not there."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,11 @@ def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name, value in values.items():
         # By exact type, which is fast and takes no boolean for a number.
-        if type(value) is str:
-            value = as_number(value)
-        finite = (type(value) is float or type(value) is int) and -_LARGEST <= value <= _LARGEST
-        found[name] = float(value) if finite else None
+        number = as_number(value) if type(value) is str else value
+        if (type(number) is float or type(number) is int) and -_LARGEST <= number <= _LARGEST:
+            found[name] = float(number)
+        else:
+            found[name] = None
     return found
 
 
