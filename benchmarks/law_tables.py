@@ -17,6 +17,10 @@ PREDICTIONS = ("forecast", "conditional", "unchanged")
 """The order in which they are shown."""
 
 
+END = "error at the end (mean of last 3)"
+"""How the tables name what `covent.law.forecast` averages over the last `END_POINTS`."""
+
+
 def write_tables(page: Path, found: dict[str, Any]) -> None:
     """Replace what stands between the page's markers."""
     page.write_text(with_tables(page.read_text(encoding="utf-8"), found), encoding="utf-8")
@@ -139,7 +143,7 @@ def _paper(rows: list[dict[str, Any]]) -> str:
 
 
 def _prefixes(rows: list[dict[str, Any]]) -> str:
-    head = ["model", "first", "markers", "RMSE of the rest", "error at the end", "inside the band", "ceiling then"]
+    head = ["model", "first", "markers", "RMSE of the rest", END, "inside the band", "ceiling then"]
     cells = [
         [
             row["model"],
@@ -169,7 +173,7 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
         "prediction",
         "runs",
         "median RMSE",
-        "median error at the end",
+        f"median {END}",
         "inside the band",
     ]
     return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
@@ -202,7 +206,7 @@ def _embedded(runs: list[dict[str, Any]]) -> str:
 def _backtest(found: dict[str, Any]) -> str:
     """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
     head = ["task", "method", "from the first", "runs"]
-    head += ["median RMSE of forecast / conditional / unchanged", "median error at the end, likewise"]
+    head += ["median RMSE of forecast / conditional / unchanged", f"median {END}, likewise"]
     head += ["forecast inside its band", "conditional inside its band"]
     rows = [
         [
