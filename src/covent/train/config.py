@@ -35,6 +35,16 @@ class ModelSettings(_Settings):
     """Attention heads; keys and values have as many."""
     intermediate_size: _Size = 168
     """Width of the feed-forward layer."""
+    lora_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Above 0: LoRA matrices of this rank are trained, and the weights stay as they are (the `lora` extra). The final
+    model is merged; `model/adapter` of the run holds the matrices alone."""
+    lora_alpha: Annotated[int, Field(ge=1, le=2**20)] = 32
+    """LoRA's contribution is multiplied by lora_alpha / lora_rank."""
+    target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Layers that get LoRA matrices, by the ends of their names; `all-linear`: every linear layer but the LM head."""
+    gradient_checkpointing: bool = False
+    """Forget what happens inside a transformer block and compute it again in the backward pass: less memory, more time,
+    and the same numbers."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Self:
@@ -101,6 +111,9 @@ class OptimizerSettings(_Settings):
     """The kept groups of a rollout are split into so many optimizer batches of nearly equal size."""
     responses_per_micro_batch: _PositiveInt = 64
     """Memory bound of the learner; changes the result by rounding only."""
+    tokens_per_micro_batch: int | None = Field(default=None, ge=1)
+    """A second bound: tokens of prompts and responses, padding included, of one forward pass. Responses of like length
+    then go together. A response that is longer on its own goes alone. None: the number of responses is the only one."""
 
 
 class EvaluationSettings(_Settings):
@@ -143,8 +156,9 @@ class TrainConfig(_Settings):
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU if torch finds one."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of weights and arithmetic."""
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
+    """Of weights and arithmetic. `bfloat16`: of matrix products alone; weights that are trained, logits, entropies and
+    losses are float32. `auto`: bfloat16 for a model of `model.path` on a GPU that has it, otherwise float32."""
     task: Annotated[AnyTaskSettings, Field(discriminator="name")] = ClockSettings()
     """Which problems; `task.name` chooses, and its settings are explained in `covent.tasks`."""
     verifier: VerifierSettings = VerifierSettings()
