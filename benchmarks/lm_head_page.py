@@ -43,7 +43,7 @@ floor; median and range of the turns, all variants in turn in one process on a s
 call adds to the peak of a fresh process, the gradient of the weight included. `C`: with the epilogue compiled on first
 use, where there is a compiler; `COVENT_COMPILE=0` turns it off.
 
-For bfloat16 inputs covent's default is the row `float32 logits`: exact, and on a CPU slower than any logits in bfloat16,
+For bfloat16 inputs covent's default is the row `float32 logits`: exact, and slower on a CPU than logits in bfloat16,
 since a CPU has no product of 16-bit numbers with a float32 result. The other rows of covent ask for
 `logits_dtype=torch.bfloat16`, the rounding that every peer makes.
 """

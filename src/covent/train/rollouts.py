@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,14 +60,6 @@ class Rollout:
     num_generations: int
     bad_reward: str
     """Where the first reward that is NaN or infinite stands; empty when all are finite."""
-
-
-class _Round(NamedTuple):
-    """One generation round: responses with their verdicts and rewards, in one order."""
-
-    responses: Responses
-    verdicts: list[Verdict]
-    rewards: list[float]
 
 
 @dataclass
