@@ -40,7 +40,9 @@ LAYERS = {
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
-    "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"),
+    "train": Layer(
+        5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"
+    ),
     "integrations": Layer(5, "torch jaxtyping transformers numpy pydantic yaml trl"),
     "cli": Layer(6, "tyro rich numpy torch pynvml"),
     "__main__": Layer(7, ""),

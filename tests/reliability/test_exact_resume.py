@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ poll = stopping.poll
 def run(folder: Path, **config: Any) -> Path:
     train(parse_config(config, source="test"), folder)
     return folder
+
+
+def needs_its_extra(mode: str) -> None:
+    if mode == "lora":
+        pytest.importorskip("peft", reason="needs the lora extra")
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
@@ -87,6 +93,7 @@ def test_stopped_at_some_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_stopped_at_every_place(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_its_extra(mode)
     total = num_polls(monkeypatch, tmp_path / "whole", **settings(mode))
     different = {}
     places = range(1, total + 1, 1 if mode == "everything remembered" else 9)
@@ -110,10 +117,11 @@ def after_step(whole: Path, folder: Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "modes"), [(2, ["refill"]), pytest.param(40, list(MODES), marks=pytest.mark.slow)]
+    ("num_steps", "modes"), [(2, ["refill", "lora"]), pytest.param(40, list(MODES), marks=pytest.mark.slow)]
 )
 def test_resumed_after_every_step(num_steps: int, modes: list[str], tmp_path: Path) -> None:
     different = {}
+    modes = [mode for mode in modes if mode != "lora" or find_spec("peft")]
     for mode in modes:
         whole = run(tmp_path / mode, **settings(mode, steps=num_steps, checkpoint={"keep": 1000}))
         for step in range(num_steps + 1):
@@ -130,6 +138,7 @@ def test_resumed_after_every_step(num_steps: int, modes: list[str], tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_seed_is_the_same_run_and_another_is_not(mode: str, tmp_path: Path) -> None:
+    needs_its_extra(mode)
     whole, again = (run(tmp_path / name, **settings(mode)) for name in ("whole", "again"))
     other = run(tmp_path / "other", **settings(mode, seed=1))
     assert differences(whole, again) == []

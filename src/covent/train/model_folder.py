@@ -37,8 +37,8 @@ def load_folder(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
         raise MissingPathError(f"model.path = '{path}': its tokenizer has no end token, so responses could not end.")
     if len(tokenizer) > network.config.vocab_size:
         raise MissingPathError(
-            f"model.path = '{path}': its tokenizer has {len(tokenizer)} tokens, its weights {network.config.vocab_size}."
-            " They do not belong together."
+            f"model.path = '{path}': its tokenizer has {len(tokenizer)} tokens and its weights"
+            f" {network.config.vocab_size}. They do not belong together."
         )
     return network, tokenizer
 
