@@ -23,6 +23,7 @@ from covent.cli.bench import Bench
 from covent.cli.compare import Compare
 from covent.cli.demo import Demo
 from covent.cli.doctor import Doctor
+from covent.cli.eval import Eval
 from covent.cli.explain import Explain
 from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
@@ -37,7 +38,7 @@ from covent.cli.train import Train
 from covent.errors import CoventError
 from covent.stopping import Stopped, end_with_parent
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
+Command = Demo | Train | Resume | Eval | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.controls import AnyControl, OneOrSeveralControls, PPOClip, rehearsed
-from covent.tasks import AnyTaskSettings, ClockSettings, RewardSettings, VerifierSettings
+from covent.tasks import AnyTaskSettings, ClockSettings, DataSettings, RewardSettings, VerifierSettings
 
 _PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 """Of a layer. Weights beyond it fit no machine that this trainer runs on."""
+_Samples = Annotated[int, Field(ge=1, le=10**6)]
 _LearningRate = Annotated[float, Field(gt=0, le=10)]
 _Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 _AdamBeta = Annotated[float, Field(ge=0, lt=1)]
@@ -227,6 +228,54 @@ class TrainConfig(_Settings):
     @property
     def controls(self) -> tuple[AnyControl, ...]:
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+
+class Sampling(_Settings):
+    """How one source is sampled, where it differs from the others."""
+
+    samples_per_prompt: _Samples | None = None
+    """None: as the others."""
+    temperature: Literal[0] | _Temperature | None = None
+    """None: as the others."""
+
+
+class ScoringSettings(_Settings):
+    """All settings of `covent eval`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of sampling."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of torch. The same seed gives the same responses at one thread count."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU if torch finds one."""
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
+    """Of matrix products. `auto`: bfloat16 on a GPU that has it, otherwise float32."""
+    samples_per_prompt: _Samples = 8
+    """k: responses to each problem."""
+    temperature: Literal[0] | _Temperature = 1.0
+    """0 takes the most likely token; then samples_per_prompt=1."""
+    by_source: dict[str, Sampling] = {}
+    """Other numbers of samples and temperatures for some sources. The paper's: 32 samples at 0.6 for AIME and AMC, one
+    at 0 for the rest."""
+    max_response_tokens: _PositiveInt = 1024
+    """A longer response is cut off."""
+    responses_per_forward: _PositiveInt = 64
+    """Memory bound: responses decoded at a time."""
+    max_problems: _PositiveInt | None = None
+    """Only the first so many rows. None: all."""
+    task: DataSettings
+    """How rows are read and judged; `task.path` is the data set."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the children that judge, and how many errors stop the evaluation."""
+    reward: RewardSettings = RewardSettings()
+    """A reward function of your own; a response with a reward above 0 is right."""
+
+    def sampling(self, source: str) -> tuple[int, float]:
+        """(samples, temperature) of a source."""
+        own = self.by_source.get(source, Sampling())
+        number = self.samples_per_prompt if own.samples_per_prompt is None else own.samples_per_prompt
+        temperature = self.temperature if own.temperature is None else own.temperature
+        return number, float(temperature)
 
 
 def config_warnings(config: TrainConfig) -> list[str]:
