@@ -15,7 +15,7 @@ from covent.cli.output import Outcome, Output
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from covent.store.scores import OverSources, Score, Scores
+    from covent.store.scores import OverSources, Score, Scores, SourceScores
 
 
 @dataclass
@@ -67,17 +67,23 @@ def scores_table(found: Scores) -> Table:
     table = Table("source", "problems", "k", *names.values(), box=None, pad_edge=False)
     for each in found.sources:
         k = "greedy" if each.temperature == 0 else str(each.num_samples)
-        best = each.pass_at.get(str(max(map(int, each.pass_at), default=0)))
+        best = each.pass_at.get(_widest(each))
         table.add_row(each.source or "all rows", str(each.num_problems), k, *_cells(each.avg, each.maj, best))
     means: dict[str, OverSources | None] = {
         "mean over samples": found.sample_weighted,
         "mean over sources": found.plain_mean,
     }
+    widest = {_widest(each) for each in found.sources}
     for name, over in means.items() if len(found.sources) > 1 else ():
         if over is not None:
-            best = over.pass_at.get(str(max(map(int, over.pass_at), default=0)))
+            best = over.pass_at.get(next(iter(widest))) if len(widest) == 1 else None
             table.add_row(name, str(found.num_problems), n.MISSING, *_cells(over.avg, over.maj, best))
     return table
+
+
+def _widest(found: SourceScores) -> str:
+    """The largest k of pass@k."""
+    return str(max(map(int, found.pass_at), default=0))
 
 
 def _cells(avg: Score | None, maj: Score | None, best: Score | None) -> list[str]:

@@ -65,7 +65,7 @@ def score_model(
     _check_sources(settings, problems)
     model = _model(model_path, settings, task)
     check_prompts(model, task, settings.max_response_tokens)
-    with _lines(out) as write:
+    with contextlib.closing(data), _lines(out) as write:
         found = _Found(settings, model, task, write)
         for done, batch in _batches(settings, problems):
             progress("problems", done, len(problems))
@@ -201,7 +201,7 @@ class _Found:
             number, temperature = self.settings.sampling(name)
             assert source.entropy is not None
 
-            def share(count: float, of: int = source.num_responses) -> Mean:
+            def share(count: int, of: int = source.num_responses) -> Mean:
                 return Mean(sum=count, count=of)
 
             found.append(
