@@ -55,6 +55,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     19: ("NaN and infinity in reward, advantage, logits, loss, gradient, weight", "never applied; named; three stop"),
     21: ("groups that teach nothing", "counted; no NaN"),
     32: ("a model folder that is damaged, or wants to run something", "nothing runs; refused with the reason"),
+    34: (
+        "a tracker without network, with errors, hanging, locked, crashing",
+        "the run is the same; all rows come later",
+    ),
     35: ("the trainer is killed", "no process of it is left after 2 s"),
 }
 """Number, fault, what must hold. The numbers are those of the project's fault list, which has gaps here."""

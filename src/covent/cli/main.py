@@ -34,11 +34,27 @@ from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.resume import Resume
 from covent.cli.theory import Theory
+from covent.cli.track import Track
 from covent.cli.train import Train
 from covent.errors import CoventError
 from covent.stopping import Stopped, end_with_parent
 
-Command = Demo | Train | Resume | Eval | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
+Command = (
+    Demo
+    | Train
+    | Resume
+    | Eval
+    | Track
+    | Fit
+    | Forecast
+    | Explain
+    | Compare
+    | Measure
+    | Report
+    | Theory
+    | Bench
+    | Doctor
+)
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in

@@ -191,6 +191,11 @@ class TrainConfig(_Settings):
     """Validation and test."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """What a run can be resumed from."""
+    report_to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    """Trackers that get the numbers too. Rows are in the run folder first, and no tracker can hold the run up; what one
+    lacks in the end, `covent track` sends."""
+    project: str = "covent"
+    """Under which trackers file the run."""
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)

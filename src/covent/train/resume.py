@@ -84,7 +84,7 @@ def resume(
             writer.header(setup.header(state.model).model_copy(update=as_it_was))
         # Under other conditions the next checkpoint must say so, even if nothing else has changed.
         saved = None if changes or found.checkpoint is None else state.at
-        Session(setup, state, writer, conditions, progress, saved).run()
+        Session(setup, state, writer, conditions, progress, saved, warn).run()
     return True
 
 

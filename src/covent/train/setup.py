@@ -23,6 +23,7 @@ from covent.errors import ConfigError
 from covent.provenance import commit
 from covent.store.schema import SCHEMA_VERSION, RunHeader
 from covent.tasks import Task, TaughtTask, make_task, problems
+from covent.trackers.watch import check
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel, load_model, max_response_tokens
@@ -50,6 +51,7 @@ class Setup:
 
         Raises: CoventError for settings that cannot be met.
         """
+        check(config.report_to)
         device = device_of(config.device)
         make_deterministic(config.threads, device)
         task = make_task(config.task, config.seed, config.verifier, config.reward)
