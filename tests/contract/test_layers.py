@@ -39,6 +39,7 @@ LAYERS = {
     "tasks": Layer(3, "pydantic", optional="pyarrow reasoning_gym"),
     "trackers": Layer(4, "pydantic", optional="trackio wandb tensorboard"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
+    "lint": Layer(1, "yaml"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(

@@ -20,11 +20,11 @@ import pytest
 from covent.cli.main import main
 from covent.errors import ConfigError, MissingExtraError
 from covent.store.reader import read_run
-from covent.train.config_file import parse_config
-from covent.train.run import train
 from covent.trackers import unsent, watch
 from covent.trackers.kinds import require, run_name
 from covent.trackers.metrics import point
+from covent.train.config_file import parse_config
+from covent.train.run import train
 from tests.support.figures import figure
 from tests.support.interrupted import differences, settings
 

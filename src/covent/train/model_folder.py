@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from covent.errors import MissingPathError
 
 ADVICE = "Give a folder with config.json, tokenizer.json and *.safetensors, as `hf download … --local-dir` makes."
 
-_ATTENTION = {None, "eager", "sdpa"}
-"""Implementations that are part of transformers; another name can stand for code from the network."""
-_INDEX = "model.safetensors.index.json"
+_IMPLEMENTATIONS = ("eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
+"""Those that are part of transformers; for another name it may fetch a kernel and run it."""
 
 
 def load_folder(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -77,26 +77,37 @@ def _refused(folder: Path) -> str:
         return f"this transformers has no causal LM of model_type = {config.get('model_type')!r}{own}."
     if "quantization_config" in config:
         return "its weights are quantised, and cannot be trained. Give the original ones."
-    for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
-        value = config.get(name)
-        if not isinstance(value, str | None) or value not in _ATTENTION:
-            return f"config.json asks for {name} = {value!r}; only eager and sdpa are part of transformers. Remove it."
+    for name in ("config.json", "generation_config.json"):
+        for key, value in _settings_in(_json(folder / name) if (folder / name).exists() else {}):
+            if "_implementation" in key and isinstance(value, str) and value not in _IMPLEMENTATIONS:
+                known = ", ".join(_IMPLEMENTATIONS)
+                return f"{name} asks for {key} = {value!r}, and only {known} are part of transformers. Remove it."
     return _bad_index(folder)
 
 
 def _bad_index(folder: Path) -> str:
     """What is wrong with the list of the weights' files, where they are several."""
-    if not (folder / _INDEX).exists():
-        return ""
-    index = _json(folder / _INDEX)
-    files = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(files, dict) or not files:
-        return f"{_INDEX} names no files."
-    for name in dict.fromkeys(files.values()):
-        plain = isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-        if not plain or not (folder / name).is_file():
-            return f"{_INDEX} names {name!r}, which is no safetensors file of this folder."
+    for path in folder.glob("*.index.json"):
+        index = _json(path)
+        files = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(files, dict) or not files:
+            return f"{path.name} names no files."
+        for name in dict.fromkeys(map(str, files.values())):
+            plain = name == Path(name).name and name.endswith(".safetensors")
+            if not plain or not (folder / name).is_file():
+                return f"{path.name} names {name!r}, which is no safetensors file of this folder."
     return ""
+
+
+def _settings_in(given: Any) -> Iterator[tuple[str, Any]]:
+    """Every name with its value, at any depth."""
+    if isinstance(given, dict):
+        for name, value in given.items():
+            yield name, value
+            yield from _settings_in(value)
+    elif isinstance(given, list):
+        for value in given:
+            yield from _settings_in(value)
 
 
 def _json(path: Path) -> Any:

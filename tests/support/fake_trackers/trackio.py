@@ -23,7 +23,7 @@ def fail():
     if kind == "refused":
         socket.create_connection(("127.0.0.1", int(where)))
     elif kind in ("500", "silent"):
-        urllib.request.urlopen(f"http://127.0.0.1:{where}/log", data=b"{}")  # noqa: S310
+        urllib.request.urlopen(f"http://127.0.0.1:{where}/log", data=b"{}")
     elif kind == "locked":
         with sqlite3.connect(where, timeout=0.1) as database:
             database.execute("insert into points values (1)")
