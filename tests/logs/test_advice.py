@@ -27,7 +27,14 @@ def law(log: LogSeries) -> FitResult:
 
 def told(log: LogSeries, law: FitResult, control: RunControl = FREE, **fields: object) -> Advice:
     state = State(
-        phase="collapsed", ratio=0.05, above_lowest=1.0, end_accuracy=0.7, won=None, idle=0.1, all_right=None
+        phase="collapsed",
+        ratio=0.05,
+        above_lowest=1.0,
+        start_accuracy=0.2,
+        end_accuracy=0.7,
+        won=None,
+        idle=0.1,
+        all_right=None,
     ).model_copy(update=fields)
     return advice(state, law, replace(log, control=control))
 

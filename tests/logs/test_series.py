@@ -176,7 +176,7 @@ def test_one_reward_under_two_names_is_no_choice(tmp_path: Path) -> None:
 
 def test_a_table_without_steps_is_taken_in_its_order(tmp_path: Path) -> None:
     lines = ["# made by hand", "entropy;accuracy", *(f"{0.9 - 0.1 * i:.1f};{10 + i}" for i in range(6))]
-    (tmp_path / "log.csv").write_text("\n".join(lines))
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     series = series_of(tmp_path / "log.csv")
     assert series.step.tolist() == [1, 2, 3, 4, 5, 6]
     assert series.entropy == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], rel=TIGHT)
@@ -187,7 +187,7 @@ def test_a_long_table_is_the_wide_one_turned(tmp_path: Path) -> None:
     long = ["key,value,step"]
     for row in law_rows():
         long += [f"{key},{value!r},{row['step']}" for key, value in row.items() if key != "step"]
-    (tmp_path / "long.csv").write_text("\n".join(long))
+    (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
     wide = series_of(json_lines(tmp_path / "wide.jsonl", law_rows()))
     turned = series_of(tmp_path / "long.csv")
     assert turned.entropy.tolist() == wide.entropy.tolist()
@@ -196,7 +196,7 @@ def test_a_long_table_is_the_wide_one_turned(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_and_empty_cells_are_no_fault(tmp_path: Path) -> None:
     lines = ["step,entropy,accuracy,note", "1,0.5,,warm", "2,0.4,0.3,", "3,0.3,0.4,", "4,0.2,,end"]
-    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
     series = series_of(tmp_path / "log.csv")
     assert series.step.tolist() == [2, 3]
     assert not said(series.warnings, "left out")
@@ -204,7 +204,7 @@ def test_a_byte_order_mark_and_empty_cells_are_no_fault(tmp_path: Path) -> None:
 
 def test_runs_of_one_table_are_told_apart(tmp_path: Path) -> None:
     lines = ["model,step,entropy,accuracy", *(f"{m},{s},0.{s},0.{10 - s}" for m in "ab" for s in range(1, 6))]
-    (tmp_path / "log.csv").write_text("\n".join(lines))
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     both = all_series([tmp_path / "log.csv"], Choice(by="model"))
     assert [one.name for one in both] == ["a", "b"]
     assert both[0].entropy.tolist() == both[1].entropy.tolist()
@@ -236,9 +236,13 @@ def test_seeded_logs_of_any_rhythm_join_as_a_plain_loop_does(tmp_path: Path) -> 
         for index in range(30):
             if not evaluated[index]:
                 continue
-            fresh = [k for k in range(since, index + 1) if logged[k]] or [max(k for k in range(index + 1) if logged[k])]
-            expected.append(np.mean(entropies[fresh[-4:]]))
+            fresh = [k for k in range(since, index + 1) if logged[k]]
+            usual = np.median(np.diff(steps[logged]))
+            last = max(k for k in range(index + 1) if logged[k])
+            age = steps[index] - steps[last]
             since = index + 1
+            if age < usual or (fresh and age <= 4 * usual):
+                expected.append(np.mean(entropies[(fresh or [last])[-4:]]))
         assert series.entropy == pytest.approx(expected, rel=TIGHT), trial
 
 
@@ -246,7 +250,9 @@ def test_a_table_of_several_runs_read_as_one_says_so(tmp_path: Path) -> None:
     """Without steps nothing else would tell that the runs were mixed."""
 
     def lines(words: list[str]) -> str:
-        return "\n".join(["size,entropy,accuracy", *(f"{word},{0.9 - 0.01 * i},0.3" for i, word in enumerate(words))])
+        return "\n".join(
+            ["size,entropy,accuracy", *(f"{word},{0.9 - 0.01 * i},0.3" for i, word in enumerate(words)), ""]
+        )
 
     def said(words: list[str], choice: Choice | None = None) -> bool:
         (tmp_path / "log.csv").write_text(lines(words))

@@ -204,8 +204,11 @@ class TrainConfig(_Settings):
     attribute_every: int = Field(default=0, ge=0)
     """Every so many optimizer steps, split the entropy change on the probe states by cause (docs/attribution.md).
     It costs some more backward passes and changes nothing in the run; 0: never."""
-    samples_kept: int = Field(default=4, ge=0)
+    samples_kept: int = Field(default=8, ge=0)
     """Responses kept with token columns at each validation, for the report."""
+    samples_detail: bool = True
+    """Write down for each token of those also what else the policy might have said, and its log-prob and entropy after
+    the optimizer step: two forward passes over them, which change nothing in the run."""
 
     @model_validator(mode="after")
     def _attribution_has_states(self) -> Self:
