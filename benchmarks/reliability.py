@@ -64,6 +64,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     30: ("malformed data files", "stops before step 1 with file and line; --skip-bad counts and keeps the rejects"),
     31: ("unknown settings and options", "exit code 2, with a suggestion"),
     32: ("malicious checkpoints and model folders", "nothing runs; refused"),
+    34: (
+        "a tracker without network, with errors, hanging, locked, crashing",
+        "the run is the same; all rows come later",
+    ),
     35: ("the trainer is killed", "no process of it is left after 2 s"),
 }
 """Number, fault, what must hold. The numbers are those of the project's fault list, which has gaps here."""

@@ -195,3 +195,41 @@ def test_the_steps_to_come(exact: LogSeries) -> None:
         forecast_result(exact, until=0.3, to=100)
     with pytest.raises(ConfigError, match=r"--to is 60.*reaches step 60"):
         forecast_result(exact, to=60)
+
+
+def test_pooled_logs_do_not_lend_each_other_their_noise(exact: LogSeries, tmp_path: Path) -> None:
+    """Two logs on one law, the second far above it: between them lies no neighbour, but the end of a log."""
+    rng = np.random.default_rng(0)
+    noisy = [
+        replace(exact, accuracy=np.clip(exact.accuracy + shift + 0.01 * rng.standard_normal(len(exact)), 0, 1))
+        for shift in (0.0, 0.1)
+    ]
+    apart = pooled_result(noisy)
+    assert apart.ceiling_interval is not None and apart.ceiling is not None
+    assert apart.ceiling_interval[0] <= apart.ceiling <= apart.ceiling_interval[1]
+    swapped = pooled_result(noisy[::-1])
+    assert swapped.ceiling_interval == pytest.approx(apart.ceiling_interval, abs=CENTRED), "no order between logs"
+
+
+def test_pooled_logs_that_follow_no_common_curve_identify_nothing(exact: LogSeries) -> None:
+    """Within each log accuracy moves little with entropy; from log to log it moves a lot."""
+    half = len(exact) // 2
+    rng = np.random.default_rng(1)
+    logs = []
+    for keep, level in ((slice(None, half), 0.3), (slice(half, None), 0.8)):
+        part = replace(exact, step=exact.step[keep], entropy=exact.entropy[keep], accuracy=exact.accuracy[keep])
+        noise = 0.0003 * rng.standard_normal(len(part))
+        logs.append(replace(part, accuracy=level - 0.05 * np.exp(part.entropy) + noise))
+    pooled = pooled_result(logs)
+    assert pooled.ceiling is not None and pooled.ceiling_interval is not None
+    assert not pooled.ceiling_interval[0] <= pooled.ceiling <= pooled.ceiling_interval[1]
+    assert not pooled.identified
+    assert any("do not follow one curve" in sentence for sentence in pooled.verdict)
+    assert pooled_result([exact, exact]).identified
+
+
+@pytest.mark.parametrize("constant", ["entropy", "accuracy"])
+def test_a_straight_line_has_no_r2_where_either_is_constant(constant: str, exact: LogSeries) -> None:
+    flat = replace(exact, **{constant: np.full(len(exact), 0.5)})
+    assert fit_result(flat).line_r2 is None
+    assert fit_result(exact).line_r2 == pytest.approx(np.corrcoef(exact.entropy, exact.accuracy)[0, 1] ** 2, rel=TIGHT)

@@ -33,6 +33,11 @@ def run(folder: Path, **config: Any) -> Path:
     return folder
 
 
+def needs_its_extra(mode: str) -> None:
+    if mode == "lora":
+        pytest.importorskip("peft", reason="needs the lora extra")
+
+
 def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
     """Ask to stop, as SIGTERM does, at a poll; the list grows by one with each poll."""
     seen: list[int] = []
@@ -87,6 +92,7 @@ def test_stopped_at_some_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_stopped_at_every_place(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_its_extra(mode)
     total = num_polls(monkeypatch, tmp_path / "whole", **settings(mode))
     different = {}
     places = range(1, total + 1, 1 if mode == "everything remembered" else 9)
@@ -111,9 +117,14 @@ def after_step(whole: Path, folder: Path, step: int) -> Path:
 
 @pytest.mark.parametrize(
     ("num_steps", "mode"),
-    [pytest.param(2, "refill", id="short"), *(pytest.param(40, mode, marks=pytest.mark.slow) for mode in MODES)],
+    [
+        pytest.param(2, "refill", id="short"),
+        pytest.param(2, "lora", id="short lora"),
+        *(pytest.param(40, mode, marks=pytest.mark.slow) for mode in MODES),
+    ],
 )
 def test_resumed_after_every_step(num_steps: int, mode: str, tmp_path: Path) -> None:
+    needs_its_extra(mode)
     whole = run(tmp_path / "whole", **settings(mode, steps=num_steps, checkpoint={"keep": 1000}))
     different = {}
     for step in range(num_steps + 1):
@@ -129,6 +140,7 @@ def test_resumed_after_every_step(num_steps: int, mode: str, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_seed_is_the_same_run_and_another_is_not(mode: str, tmp_path: Path) -> None:
+    needs_its_extra(mode)
     whole, again = (run(tmp_path / name, **settings(mode)) for name in ("whole", "again"))
     other = run(tmp_path / "other", **settings(mode, seed=1))
     assert differences(whole, again) == []
