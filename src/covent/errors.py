@@ -58,6 +58,10 @@ class ShapeError(CoventError, ValueError):
     """Tensors or arrays whose shapes do not belong together."""
 
 
+class PrecisionError(CoventError, TypeError):
+    """Numbers too coarse for what is measured of them."""
+
+
 class EmptyMaskError(CoventError, ValueError):
     """A mean was asked for over no element at all."""
 

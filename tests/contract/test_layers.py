@@ -38,6 +38,7 @@ LAYERS = {
     "verifiers": Layer(2, "pydantic", optional="math_verify"),
     "tasks": Layer(3, "pydantic", optional="pyarrow reasoning_gym"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
+    "lint": Layer(1, "yaml"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
     "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),

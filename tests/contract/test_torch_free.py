@@ -13,6 +13,7 @@ TORCH_FREE = [
     "covent.provenance",
     "covent.readings",
     "covent.law",
+    "covent.lint",
     "covent.logs",
     "covent.store",
     "covent.report",

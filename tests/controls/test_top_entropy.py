@@ -68,6 +68,14 @@ def test_a_nearly_certain_policy_still_has_a_top() -> None:
     assert int(kept.sum()) < 0.51 * batch.num_tokens + 1
 
 
+def test_a_batch_without_tokens_says_nothing_of_ties() -> None:
+    batch = optimizer_batch(2)
+    empty = top_entropy(replace(batch, mask=torch.zeros_like(batch.mask)), TopEntropy(), key=0)
+    assert (empty.reading.num_selected, empty.reading.note) == (0, "")
+    level = replace(batch, entropies=torch.ones_like(batch.entropies))
+    assert "tie with all others" in top_entropy(level, TopEntropy(), key=0).reading.note
+
+
 def test_the_clip_is_left_to_others() -> None:
     plan = top_entropy(optimizer_batch(2), TopEntropy(), key=0)
     assert not plan.sets_clip and plan.kl_form is None and plan.entropy_weight is None

@@ -20,10 +20,10 @@ from covent.controls import (
     plan,
 )
 from covent.core.plan import compose, on_policy_noise
-from covent.errors import ConfigError
+from covent.errors import ConfigError, PrecisionError
 from covent.rollout.batch import join, score
 from covent.rollout.sampler import sample
-from tests.support.batches import masked_equal, optimizer_batch, splits
+from tests.support.batches import VALUES, masked_equal, optimizer_batch, splits
 from tests.support.small_model import shared_model
 
 
@@ -157,6 +157,17 @@ def test_the_noise_floor_covers_tokens_that_are_nearly_certain() -> None:
     assert bool((difference <= on_policy_noise(one)).all())
     of_itself = 64 * torch.finfo(torch.float32).eps * one.abs()
     assert bool((difference > of_itself).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers_below_float32_are_refused(name: str, dtype: torch.dtype) -> None:
+    batch = optimizer_batch(0, dtype=torch.float32)
+    with pytest.raises(PrecisionError, match=rf"Measured\.{name} is {dtype}; it must be float32".replace("torch.", "")):
+        replace(batch, **{name: getattr(batch, name).to(dtype)})
+    # Why: the rounding of such a log-prob is far above what float32 explains.
+    rounded = batch.logprobs.to(dtype).float()
+    assert bool(((rounded - batch.logprobs).abs() > on_policy_noise(batch.logprobs))[batch.mask].any())
 
 
 def test_joined_shares_are_at_most_all_tokens() -> None:

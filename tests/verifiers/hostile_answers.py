@@ -111,7 +111,7 @@ def digits() -> list[str]:
 def unicode_text() -> list[str]:
     """40 answers with characters that look like others, or like nothing."""
     zero_width, right_to_left, combining = "\u200b", "\u202e", "\u0301"
-    scripts = ["４２０", "٤٢٠", "४२०", "Ⅻ", "²⁴", "½", "①", "〇", "∞", "−−42", "𝟜𝟚𝟘", "߃"]
+    scripts = ["４２０", "٤٢٠", "४२०", "Ⅻ", "²⁴", "½", "①", "〇", "∞", "−−−42", "𝟜𝟚𝟘", "߃"]
     marks = [
         f"4{mark}2{mark}0"
         for mark in (zero_width, right_to_left, combining, "\u2060", "\ufeff", "\u00ad", "\x00", "\x1b[2J")

@@ -18,6 +18,7 @@ from covent.errors import VerifierError
 from covent.verifiers.channel import Channel, ChannelClosed, ChannelTimeout
 from covent.verifiers.children import Children, Limits
 from tests.contract.source import ROOT
+from tests.support.figures import figure
 from tests.verifiers.processes import alive, all_gone, at_least, descendants, resident_mb
 
 TARGET = "tests.verifiers.handlers:obedient"
@@ -67,6 +68,9 @@ def test_every_end_is_typed_and_the_next_answer_is_fine(pool: Children, request_
     assert outcome.kind == kind, outcome
     assert outcome.detail or kind == "done"
     assert fine(pool)
+    figure(
+        25, "{count} of 13 ends of a child (memory bombs, crashes, SIGKILL, no end, …) typed, the next answer is fine"
+    )
 
 
 def test_a_stack_overflow_is_a_crash_or_raises(pool: Children) -> None:
@@ -212,8 +216,10 @@ def test_the_trainers_memory_stays_flat() -> None:
     before = resident_mb(os.getpid())
     kinds = {outcome.kind for outcome in made.ask_all([["grow"], ["bomb"]] * 5, LONG_S)}
     assert kinds == {"memory"}
-    assert resident_mb(os.getpid()) - before < 64, "MB"
+    more = resident_mb(os.getpid()) - before
+    assert more < 64, "MB"
     made.close()
+    figure(25, f"the trainer's memory after 10 memory bombs: {more:+.0f} MB")
 
 
 def test_memory_is_watched_where_the_system_has_no_limit() -> None:

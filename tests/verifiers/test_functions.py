@@ -15,7 +15,7 @@ from covent.tasks import Answer, ClockSettings, Problem, VerifierSettings, make_
 from covent.verifiers.functions import RewardCall, RewardFunction
 from covent.verifiers.settings import RewardSettings
 from covent.verifiers.verdict import Judgement, Verdict
-from tests.verifiers.conftest import Keep
+from tests.support.figures import figure
 
 FILE = Path(__file__).with_name("reward_functions.py")
 TIMEOUT_S = 0.5
@@ -205,7 +205,7 @@ def test_a_task_can_be_judged_by_a_function(load: Load) -> None:
 
 
 @pytest.mark.slow
-def test_every_misbehaviour_is_handled(load: Load, figure: Keep) -> None:
+def test_every_misbehaviour_is_handled(load: Load) -> None:
     """B5 row 28: the figure for the table, from the same cases as the short tests."""
     handled = []
     for kind, name, match in CASES:
@@ -215,9 +215,4 @@ def test_every_misbehaviour_is_handled(load: Load, figure: Keep) -> None:
     test_a_changed_argument_is_a_copy_and_is_named(load, "changes_its_input")
     test_what_is_no_list_is_an_error_of_all(load, "returns_a_tensor")
     kinds = [*dict.fromkeys(handled), "None", "changes its input", "tensor in place of the list"]
-    figure(
-        28,
-        "a reward function misbehaves",
-        "policy applied; the message names function and sample",
-        f"{len(kinds)}/{len(kinds)} kinds: {', '.join(kinds)}",
-    )
+    figure(28, f"{len(kinds)} of {len(kinds)} kinds: {', '.join(kinds)}")

@@ -27,7 +27,7 @@ from covent.tasks import (
 )
 from covent.verifiers.exact import judge_exactly
 from covent.verifiers.mathematics import MathVerifier
-from tests.verifiers.conftest import Keep
+from tests.support.figures import figure
 from tests.verifiers.rational_items import perturbed, rational_items
 from tests.verifiers.test_sandbox import MISSING
 
@@ -122,20 +122,15 @@ def test_gold_scores_and_perturbed_gold_does_not(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_10000_items_of_each_task(name: str, figure: Keep) -> None:
+def test_10000_items_of_each_task(name: str) -> None:
     count = 10_000
     refused, accepted = rates(name, count)
-    figure(
-        29,
-        f"verifier wrong: {name}",
-        "gold scores 1, perturbed gold 0",
-        f"{count - refused}/{count} gold accepted, {accepted}/{count} perturbed accepted",
-    )
     assert (refused, accepted) == (0, 0)
+    figure(29, f"{name}: {count:,} of {count:,} right answers accepted, 0 of {count:,} wrong ones")
 
 
 @pytest.mark.slow
-def test_10000_answers_by_both_verifiers_of_mathematics(figure: Keep) -> None:
+def test_10000_answers_by_both_verifiers_of_mathematics() -> None:
     """The exact matcher and math-verify by itself on the same pairs; truth by Python's fractions."""
     pytest.importorskip("math_verify", reason="needs the math extra")
     rng, count = Random(1), 10_000
@@ -151,16 +146,15 @@ def test_10000_answers_by_both_verifiers_of_mathematics(figure: Keep) -> None:
     told = []
     for name, found in (("exact", exact), ("math-verify alone", alone), ("exact, then math-verify", both)):
         refused, accepted = count - sum(found[::2]), sum(found[1::2])
-        told.append(f"{name}: {refused}/{count} gold refused, {accepted}/{count} perturbed accepted")
+        told.append(f"{name}: {refused} of {count:,} right answers refused, {accepted} wrong ones accepted")
     refused_forms = [pair for right, pair in zip(alone[::2], pairs[::2], strict=True) if not right]
     mixed = sum(any(MIXED.search(text) for text in pair) for pair in refused_forms)
     stops = sum(any(text.rstrip("}").endswith(".") for text in pair) for pair in refused_forms)
+    agreed = sum(a == b for a, b in zip(exact, alone, strict=True))
     figure(
         29,
-        "verifier wrong: rational answers by the exact matcher and by math-verify",
-        "agreement; false accepts and rejects of each",
-        f"{'; '.join(told)}; they agree on {sum(a == b for a, b in zip(exact, alone, strict=True))}/{2 * count}"
-        f" (of the gold that math-verify refuses, {mixed} have a mixed number and {stops} a final full stop)",
+        f"rational answers by {'; '.join(told)}; they agree on {agreed:,} of {2 * count:,} (of the right answers that"
+        f" math-verify refuses, {mixed} have a mixed number and {stops} a final full stop)",
     )
     assert sum(exact[::2]) == sum(both[::2]) == count
     assert sum(exact[1::2]) == sum(both[1::2]) == 0

@@ -28,7 +28,6 @@ from covent.verifiers.program_values import NotPlain, decoded
 from covent.verifiers.programs import program_in
 from covent.verifiers.programs import tests_of as parsed_tests
 from covent.verifiers.settings import RewardSettings
-from tests.verifiers.conftest import Keep
 from tests.verifiers.payloads import payloads
 
 Parser = Callable[[str, Path], Any]
@@ -181,9 +180,7 @@ def test_nothing_runs_in_math_verifys_children(tmp_path: Path, mathematics: Math
 
 
 @pytest.mark.slow
-def test_100_payloads_run_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mathematics: MathVerifier, figure: Keep
-) -> None:
+def test_100_payloads_run_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mathematics: MathVerifier) -> None:
     """B5 row 27: the figure for the table."""
     for parser in PARSERS:
         folder = tmp_path / parser.__name__
@@ -194,9 +191,7 @@ def test_100_payloads_run_nowhere(
     names = ", ".join(parser.__name__.removeprefix("as_").replace("_", " ") for parser in PARSERS)
     figure(
         27,
-        "100 injection payloads through every parser, and an AST check of covent's own code",
-        "the marker is never created; 0 banned calls",
-        f"100/100 through {len(PARSERS) + 1} readers ({names}, math-verify); 0 markers;"
+        f"100 of 100 through {len(PARSERS) + 1} readers ({names}, math-verify); 0 markers;"
         " 0 banned calls outside the sandbox",
     )
 

@@ -25,7 +25,7 @@ from covent.verifiers.sandbox import Sandbox
 from covent.verifiers.settings import VerifierSettings
 from covent.verifiers.verdict import Judgement, Verdict
 from tests.contract.source import ROOT
-from tests.verifiers.conftest import Keep
+from tests.support.figures import figure
 from tests.verifiers.hostile_programs import CANARY, OUTSIDE, PORT, TRAINER, hostile_programs
 from tests.verifiers.processes import alive, all_gone, at_least, descendants
 
@@ -169,7 +169,7 @@ def test_hostile_programs_neither_get_out_nor_pass_nor_stay(sandbox: Sandbox, tr
 
 @isolated
 @pytest.mark.slow
-def test_60_hostile_programs(sandbox: Sandbox, traps: Traps, figure: Keep) -> None:
+def test_60_hostile_programs(sandbox: Sandbox, traps: Traps) -> None:
     """B5 row 26, each judged by calls and by tests in Python."""
     asserts = programs.tests_of({"asserts": ["assert f(1) == 2"]})
     counts = dict.fromkeys(Verdict, 0)
@@ -181,15 +181,13 @@ def test_60_hostile_programs(sandbox: Sandbox, traps: Traps, figure: Keep) -> No
             if wrong or judgement.verdict is Verdict.RIGHT:
                 escapes[name] = [*wrong, str(judgement)]
     told = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
-    figure(
-        26,
-        f"60 hostile programs, by calls and by assertions, as {'root' if os.geteuid() == 0 else 'an ordinary user'},"
-        f" isolated by {sandbox.route}",
-        "0 escapes, 0 false passes, 0 leftover processes",
-        f"60/60: {counts[Verdict.RIGHT]} false passes, {len(escapes)} escapes or leftovers ({told})",
-    )
     assert escapes == {}
     assert counts[Verdict.ERROR] == 0
+    figure(
+        26,
+        f"60 of 60, by calls and by assertions, as {'root' if os.geteuid() == 0 else 'an ordinary user'}, isolated by"
+        f" {sandbox.route}: 0 false passes, 0 escapes, 0 leftover processes ({told})",
+    )
 
 
 @pytest.mark.parametrize("name", ["write a file outside", "connect", "symlink", "read a secret file"])

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from tests.contract.source import ROOT
-from tests.verifiers.conftest import Keep
+from tests.support.figures import figure
 from tests.verifiers.processes import alive, all_gone, descendants
 from tests.verifiers.test_sandbox import MISSING
 
@@ -63,15 +63,10 @@ def test_nothing_is_left_of_a_trainer_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_50_trainers_leave_nothing(tmp_path: Path, figure: Keep) -> None:
+def test_50_trainers_leave_nothing(tmp_path: Path) -> None:
     rng, left = Random(0), 0
     kinds = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
     for number in range(50):
         left += bool(run_and_end(tmp_path / str(number), kinds[number % 3], rng.uniform(0, 6)))
-    figure(
-        35,
-        "trainer with verifiers at work ended by SIGKILL, SIGINT or SIGTERM at a random moment",
-        "0 children after 2 s",
-        f"{50 - left}/50 left nothing",
-    )
     assert left == 0
+    figure(35, "50 of 50 trainers with verifiers at work, by SIGKILL, SIGINT or SIGTERM: no process left after 2 s")

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from covent.errors import DataError
 from covent.tasks.base import Answer, Problem, Split, TaskSettings
-from covent.tasks.row_files import RawRow, rows, split_folders
+from covent.tasks.row_files import RawRow, data_files, rows, split_folders
 from covent.verifiers.exact import MAX_ANSWER_CHARS, bare_truth, judge_exactly
 from covent.verifiers.mathematics import MathVerifier
 from covent.verifiers.programs import ProgramVerifier, program_in, tests_of
@@ -144,11 +144,13 @@ class DataTask:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all problems and answers in their order, hex: whether the data is what it was."""
+        """SHA-256 over the bytes of all files in their order, hex: whether the data is what it was."""
         digest = hashlib.sha256()
-        for problem in self.problems():
-            for text in (problem.key, problem.answer, problem.source):
-                digest.update(text.encode() + b"\0")
+        for split, path in self._paths():
+            for file in data_files(path):
+                with file.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest.update(f"{split} {content}\n".encode())
         return digest.hexdigest()
 
     def close(self) -> None:

@@ -47,14 +47,10 @@ def rows(path: Path) -> Iterator[RawRow]:
     """
     if not path.exists():
         raise MissingPathError(f"No data at '{path}'. Give a .jsonl or .parquet file, or a folder with such files.")
-    if path.is_file():
-        yield from _file_rows(path)
-        return
-    found = False
-    for file in _files(path):
-        found = True
+    files = data_files(path)
+    for file in files:
         yield from _file_rows(file)
-    if not found:
+    if not files:
         raise MissingPathError(
             f"The folder '{path}' holds no .jsonl, .parquet or .arrow file. Give one that does, or a file."
         )
@@ -70,6 +66,11 @@ def split_folders(path: Path) -> dict[Split, Path]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{listing} does not list splits: {error}") from error
     return {_SPLITS[name]: path / name for name in names if name in _SPLITS}
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files that `rows` reads, in its order."""
+    return [path] if path.is_file() else _files(path)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -80,8 +80,8 @@ class Loop:
         return bool(self.state.at.reason) or self.state.at.step >= self.config.steps
 
     def _moved(self, **changes: Any) -> None:
-        """All rows so far belong to the new position."""
-        self.state.move(**changes, marks=self.writer.marks())
+        """All rows so far belong to the new position, and all verdicts."""
+        self.state.move(**changes, errors_counted=self.source.watch.counted, marks=self.writer.marks())
 
     def _step(self) -> StepRow:
         """One rollout step, or what is left of it."""

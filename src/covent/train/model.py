@@ -23,6 +23,7 @@ from covent.rollout.batch import Responses
 from covent.store.durable import disk_errors, replace_folder
 from covent.tasks import Problem, Task, taught
 from covent.train.config import ModelSettings, TrainConfig
+from covent.train.model_folder import reaches_out
 
 _PAD, _END = "<pad>", "<eos>"
 
@@ -179,13 +180,15 @@ def _downloaded(path: str) -> LanguageModel:
         )
     if not (folder / "tokenizer.json").is_file():
         raise MissingPathError(f"model.path = '{path}' has no tokenizer.json. {advice}")
+    if reason := reaches_out(folder):
+        raise MissingPathError(f"model.path = '{path}' is refused: {reason}. {advice}")
     try:
         network = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
         # tokenizer.json is the tokenizer; AutoTokenizer would rebuild it from the model's type.
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a folder from elsewhere holds can fail in transformers in any way
         raise MissingPathError(f"model.path = '{path}' cannot be loaded: {error} {advice}") from error
     if tokenizer.eos_token_id is None:
         raise MissingPathError(f"model.path = '{path}': its tokenizer has no end token, so responses could not end.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import islice
 from typing import Literal
 
@@ -75,16 +75,24 @@ class RolloutSource:
     drawn: dict[int, Problem] = field(default_factory=dict)
     """Problems of the latest rollout by group number."""
 
-    def __post_init__(self) -> None:
-        self._watch = ErrorWatch(self.config.verifier.max_error_frac)
+    errors_counted: InitVar[Sequence[tuple[int, int]]] = ()
+
+    def __post_init__(self, errors_counted: Sequence[tuple[int, int]]) -> None:
+        self.watch = ErrorWatch(self.config.verifier.max_error_frac, errors_counted)
 
     @classmethod
     def resumed(
-        cls, model: LanguageModel, task: Task, config: TrainConfig, max_tokens: int, num_groups: int
+        cls,
+        model: LanguageModel,
+        task: Task,
+        config: TrainConfig,
+        max_tokens: int,
+        num_groups: int,
+        errors_counted: Sequence[tuple[int, int]],
     ) -> RolloutSource:
-        """The source after it has drawn so many problems."""
-        stream = problems(task, "train", config.seed + 1)
-        return cls(model, task, config, islice(stream, num_groups, None), max_tokens, num_groups)
+        """The source after it has drawn so many problems, and counted these errors of the verifier."""
+        stream = islice(problems(task, "train", config.seed + 1), num_groups, None)
+        return cls(model, task, config, stream, max_tokens, num_groups, errors_counted=errors_counted)
 
     def next(self, step: int) -> Rollout:
         """Sample the rollout of a step, in several generation rounds if groups are to be refilled."""
@@ -98,7 +106,7 @@ class RolloutSource:
             responses, new = self._generate(step)
             answers = answers_of(self.model, responses, new)
             judgements = self.task.judge(answers, stopping.poll)
-            self._watch.see(judgements, f"rollout step {step}")
+            self.watch.see(judgements, f"rollout step {step}")
             rounds.append(_Round(responses, answers, judgements))
             rewards, judged = rounds[-1].rewards(settings.samples_per_prompt)
             keep = judged.any(dim=1) if settings.group_filter == "none" else _is_mixed(rewards, judged)

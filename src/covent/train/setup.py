@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import torch
@@ -22,7 +22,7 @@ from covent import __version__
 from covent.errors import ConfigError
 from covent.provenance import commit
 from covent.store.schema import SCHEMA_VERSION, RunHeader
-from covent.tasks import Task, TaughtTask, make_task, problems
+from covent.tasks import Problem, Split, Task, TaughtTask, make_task, problems
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel, load_model, max_response_tokens
@@ -42,6 +42,8 @@ class Setup:
     max_tokens: int
     validation: Exam
     test: Exam
+    probe_problems: Sequence[Problem]
+    """Whose responses are the probe states."""
     initial_weights: str
 
     @classmethod
@@ -65,6 +67,7 @@ class Setup:
             max_tokens,
             _exam(config, task, "validation", max_tokens),
             _exam(config, task, "test", max_tokens),
+            _first(config, task, "validation", config.probe_prompts, "probe_prompts"),
             state.initial_weights,
         )
         return setup, state
@@ -137,19 +140,24 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:
+def _first(config: TrainConfig, task: Task, split: Split, wanted: int, setting: str) -> list[Problem]:
+    """The first held-out problems. Raises: ConfigError when there are not so many."""
+    found = list(islice(problems(task, split, config.evaluation.problem_seed), wanted))
+    if len(found) < wanted:
+        raise ConfigError(
+            f"The task '{config.task.name}' has only {len(found)} {split} problems; {setting} asks for {wanted}."
+            f" Set {setting} to {len(found)} or less."
+        )
+    return found
+
+
+def _exam(config: TrainConfig, task: Task, split: Literal["validation", "test"], max_tokens: int) -> Exam:
     settings = config.evaluation
     is_test = split == "test"
     wanted = settings.test_problems if is_test else settings.validation_problems
-    found = list(islice(problems(task, "test" if is_test else "validation", settings.problem_seed), wanted))
-    if len(found) < wanted:
-        raise ConfigError(
-            f"The task '{config.task.name}' has only {len(found)} {split} problems; evaluation.{split}_problems asks"
-            f" for {wanted}."
-        )
     return Exam(
-        split="test" if is_test else "validation",
-        problems=found,
+        split=split,
+        problems=_first(config, task, split, wanted, f"evaluation.{split}_problems"),
         num_samples=settings.test_samples if is_test else settings.validation_samples,
         greedy=is_test,
         max_tokens=max_tokens,

@@ -35,7 +35,9 @@ _WATCH_S = 0.02
 
 def main(control_fd: int) -> None:
     """Serve until the other end of the control socket closes, or its process is gone."""
+    # What a terminal sends to all its processes is for the trainer, which ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Channel(socket.socket(fileno=control_fd))
     config = control.receive()
     sys.path[:] = config["sys_path"]

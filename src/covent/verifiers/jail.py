@@ -109,6 +109,7 @@ def main(control_fd: int) -> None:
         control.send({"error": str(error)})
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.clear()
     gc.collect()
     gc.freeze()

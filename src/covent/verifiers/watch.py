@@ -14,9 +14,15 @@ WINDOW = 100
 class ErrorWatch:
     """Counts errors batch by batch; one alone among 100 responses stops nothing at a limit of 1 %."""
 
-    def __init__(self, max_error_frac: float) -> None:
+    def __init__(self, max_error_frac: float, counted: Sequence[tuple[int, int]] = ()) -> None:
+        """For a run that goes on, `counted` is what its watch had counted."""
         self._limit = max_error_frac
-        self._batches: list[tuple[int, int]] = []
+        self._batches = list(counted)
+
+    @property
+    def counted(self) -> tuple[tuple[int, int], ...]:
+        """Errors and responses of the batches that still count."""
+        return tuple(self._batches)
 
     def see(self, judgements: Sequence[Judgement], what: str) -> None:
         """Take in a batch.
