@@ -38,10 +38,10 @@ from covent.train.rollouts import RolloutSource
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 PAGE = Path(__file__).parents[1] / "docs" / "trainer.md"
 SETTINGS: dict[str, Any] = {
-    "steps": 5,
+    "steps": 20,
     "warm_start": {"steps": 30, "min_teacher_frac": 0, "cache": False},
     "evaluation": {"test_problems": 0},
-    "checkpoint": {"every": 5},
+    "checkpoint": {"every": 10},
     "control": {"type": "clip_cov", "clip_cov_ratio": 0.012},
 }
 PARTS: dict[str, tuple[Any, str]] = {
