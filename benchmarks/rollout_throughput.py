@@ -149,12 +149,7 @@ def table(found: dict[str, Any]) -> str:
             responses = settings["models"][name]["prompts"] * settings["samples"]
             lines.append(f"| {name} | {responses} | {variant} | {best[variant]:,.0f} | {rate:,.0f} | {share:.2f} |")
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
-    settings = found["settings"]
-    responses = settings["prompts"] * settings["samples"]
-    lines += [
-        "",
-        f"{responses} responses at once, float32, {settings['rounds']} rounds, {found['hardware']}; {versions}.",
-    ]
+    lines += ["", f"float32, {settings['rounds']} rounds, {found['hardware']}; {versions}."]
     return "\n".join(lines)
 
 
