@@ -263,3 +263,122 @@ def test_a_table_of_several_runs_read_as_one_says_so(tmp_path: Path) -> None:
     assert not said(["small"] * 6 + ["large"] * 6, Choice(by="size"))
     assert not said(["small"] * 12)
     assert not said([f"note {i}" for i in range(12)]), "a remark in each row tells no runs apart"
+
+
+def test_an_accuracy_meets_no_stale_entropy(tmp_path: Path) -> None:
+    rows = [
+        {key: value for key, value in row.items() if key != "entropy" or row["step"] <= 20}
+        for row in law_rows(40, every=2)
+    ]
+    series = series_of(json_lines(tmp_path / "log.jsonl", rows))
+    assert series.step.tolist() == list(range(2, 21, 2))
+    assert series.entropy_lost_after == 20
+    assert said(series.warnings, "10 accuracies left out", "steps 22, 24", "no entropy was logged since")
+    assert said(series.warnings, "step 20", "go on to step 40")
+    asked = log_series(one_run(tmp_path / "log.jsonl"), Choice(window=6))
+    assert asked.step.tolist() == series.step.tolist(), "a window does not reach over what was not logged either"
+
+
+def test_an_entropy_counts_until_the_next_is_due(tmp_path: Path) -> None:
+    """Logged every 4 steps, evaluated every 2: the accuracy between two entropies meets the first of them."""
+    rows = [
+        {key: value for key, value in row.items() if key != "entropy" or row["step"] % 4 == 0}
+        for row in law_rows(24, every=2)
+    ]
+    series = series_of(json_lines(tmp_path / "log.jsonl", rows))
+    assert series.step.tolist() == list(range(4, 25, 2))
+    assert series.entropy[1] == series.entropy[0]
+    assert series.entropy_lost_after is None
+
+
+def test_entropies_and_accuracies_of_different_counters_do_not_meet(tmp_path: Path) -> None:
+    rows = law_rows(24)
+    apart = [{"step": row["step"], "entropy": row["entropy"]} for row in rows]
+    apart += [{"step": row["step"] + 10_000, "accuracy": row["accuracy"]} for row in rows if "accuracy" in row]
+    with pytest.raises(LogError, match="no accuracy 'accuracy' meets an entropy"):
+        series_of(json_lines(tmp_path / "log.jsonl", apart))
+
+
+def csv_file(path: Path, rows: list[dict[str, float]], **changed: str) -> Path:
+    """A table of step, entropy and accuracy; `s7="nan"` replaces the entropy of step 7."""
+    lines = ["step,entropy,accuracy"]
+    for row in rows:
+        entropy = changed.get(f"s{row['step']}", repr(row["entropy"]))
+        lines.append(f"{row['step']},{entropy},{row.get('accuracy', '')}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-Infinity", "None"])
+def test_nonsense_in_a_table_is_counted_and_an_empty_cell_is_not(word: str, tmp_path: Path) -> None:
+    broken = series_of(csv_file(tmp_path / "log.csv", law_rows(), s7=word))
+    assert said(broken.warnings, "1 row left out", "'entropy'", "lines 8")
+    empty = series_of(csv_file(tmp_path / "log.csv", law_rows(), s7=""))
+    assert not said(empty.warnings, "left out")
+    assert broken.entropies.tolist() == empty.entropies.tolist()
+
+
+def test_numbers_written_as_words_are_numbers_and_other_words_are_counted(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [dict(row) for row in law_rows()]
+    plain = series_of(json_lines(tmp_path / "plain.jsonl", rows))
+    for row in rows[::2]:
+        row |= {key: str(value) for key, value in row.items()}
+    words = series_of(json_lines(tmp_path / "words.jsonl", rows))
+    assert words.entropy.tolist() == plain.entropy.tolist()
+    assert words.accuracy.tolist() == plain.accuracy.tolist()
+    rows[7]["accuracy"] = "35.1%"
+    percent = series_of(json_lines(tmp_path / "percent.jsonl", rows))
+    assert percent.step.tolist() == [4, 12, 16, 20, 24]
+    assert said(percent.warnings, "1 row left out", "'accuracy'")
+
+
+@pytest.mark.parametrize("order", [slice(None, None, -1), [*range(1, 24, 2), *range(0, 24, 2)]])
+def test_rows_out_of_order_are_sorted_and_that_is_said(order: slice | list[int], tmp_path: Path) -> None:
+    rows = law_rows()
+    mixed = rows[order] if isinstance(order, slice) else [rows[place] for place in order]
+    series = series_of(json_lines(tmp_path / "log.jsonl", mixed))
+    right = series_of(json_lines(tmp_path / "right.jsonl", rows))
+    assert series.entropy.tolist() == right.entropy.tolist()
+    assert series.accuracy.tolist() == right.accuracy.tolist()
+    assert said(series.warnings, "not in the order of steps", "sorted")
+    assert not said(right.warnings, "sorted")
+
+
+def test_steps_that_go_back_and_forth_are_no_run(tmp_path: Path) -> None:
+    rows = [row for pair in zip(law_rows(), law_rows()[::-1], strict=True) for row in pair]
+    with pytest.raises(LogError, match=r"go back \d+ times in 48 rows.*--by COLUMN"):
+        series_of(json_lines(tmp_path / "log.jsonl", rows))
+
+
+def test_the_column_that_tells_runs_apart_is_named(tmp_path: Path) -> None:
+    def hinted(name: str, values: list[object], interleaved: bool = True) -> bool:
+        runs = [[{**row, name: value} for row in law_rows()] for value in values]
+        rows = [row for rows in zip(*runs, strict=True) for row in rows] if interleaved else [*runs[0], *runs[1]]
+        return said(series_of(json_lines(tmp_path / "log.jsonl", rows)).warnings, f"--by {name}.")
+
+    assert hinted("run", ["a", "b"])
+    assert hinted("seed", [0, 1])
+    assert hinted("seed", [0, 1], interleaved=False)
+    assert not hinted("seed", [0, 0]), "a number that does not tell rows of one step apart tells no runs apart"
+    rows = law_rows()
+    long = ["run_id,key,value,step"]
+    long += [
+        f"{run},{key},{row[key]},{row['step']}"
+        for run in "ab"
+        for row in rows
+        for key in ("entropy", "accuracy")
+        if key in row
+    ]
+    (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
+    assert said(series_of(tmp_path / "long.csv").warnings, "--by run_id")
+
+
+def test_a_last_row_without_its_end_is_dropped_and_said(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "log.csv", law_rows())
+    whole = one_run(path)
+    path.write_text(path.read_text() + "25,0.1,0.")
+    torn = one_run(path)
+    assert torn.rows == whole.rows
+    assert said(torn.notes, "log.csv:26", "dropped", "newline")
+    path.write_text(path.read_text() + '"\n26,0.1,"0.7"'.replace('"\n', "4\n"))
+    assert [row.step for row in one_run(path).rows[-2:]] == [25, 26], "a quote that is closed lost nothing"

@@ -19,7 +19,9 @@ class Compare(LogOptions):
         from covent.logs import comparison
 
         if not self.logs:
-            raise ConfigError("covent compare needs at least two runs: covent compare grpo.csv clip_cov.csv")
+            raise ConfigError(
+                "covent compare needs at least one log, and two runs in all: covent compare grpo.csv clip_cov.csv"
+            )
         series = self.series("compare")
         if len(series) < 2:
             raise ConfigError(

@@ -170,7 +170,9 @@ def _run(command: Command) -> int:
 
 def _unwritable(error: OSError) -> int:
     """Standard output cannot be written; neither can what stands in its buffer when the interpreter ends."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
     Output(as_json=True).complain(f"standard output: {_refused_by_the_system(error)}")
     return _exit_code(error)
 

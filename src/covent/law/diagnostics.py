@@ -29,6 +29,11 @@ INNER = (0.1, 0.9)
 """They lie between these quantiles of exp(H), so that there are points to each side."""
 
 
+MIDDLE = 0.05
+"""Curvature needs a point at least here on the arch 4p(1 - p) over the range of exp(H), p from 0 to 1: about 1 % of the
+range away from its ends."""
+
+
 class Curvature(BaseModel):
     """How far the middle lies off the straight line in exp(H) that joins the ends."""
 
@@ -128,8 +133,8 @@ def diagnose(
 def _curvature(points: Points, x: FloatArray) -> Curvature | None:
     place = (x - np.min(x)) / np.ptp(x)
     arch = 4 * place * (1 - place)
-    # Two entropies have no middle, and exp(H) over a wide range has all points but one at its lower end.
-    if left_over(arch[None], place)[0] <= FULL_RANK:
+    # Over a wide range of entropies all points but one or two lie at the lower end of exp(H).
+    if np.max(arch) < MIDDLE or left_over(arch[None], place)[0] <= FULL_RANK:
         return None
     columns = np.stack([place, arch], axis=1)[np.newaxis]
     fitted = family_fit(columns, points.accuracy, gaps=points.gaps, precisions=points.weights)

@@ -52,7 +52,8 @@ def left_over(columns: FloatArray, given: FloatArray) -> FloatArray:
       (K,), in [0, 1]; 0 for a constant column.
 
     Example:
-      >>> left_over(np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 0.0], [5.0, 5.0, 5.0]]), np.array([1.0, 2.0, 3.0])).tolist()
+      >>> columns = np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 0.0], [5.0, 5.0, 5.0]])
+      >>> left_over(columns, np.array([1.0, 2.0, 3.0])).round(9).tolist()
       [0.0, 1.0, 0.0]
     """
     direction = given - np.mean(given)

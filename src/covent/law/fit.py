@@ -164,7 +164,7 @@ def fit(
         unit=unit,
         warnings=reasons
         + _doubts(points_h, points_r, ceiling(a, b), ceiling_interval, unit)
-        + _too_narrow(correlated.fit.correlation, line.rmse, points_r),
+        + ([] if reasons else _too_narrow(correlated.fit.correlation, line.rmse, points_r)),
         entropy_min=entropy_min,
         entropy_max=entropy_max,
     )

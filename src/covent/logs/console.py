@@ -17,7 +17,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _VERL = re.compile(r"step:(\d+) - (\S+:.*)$")
 # Two workers, or a buffer without its newline, can leave several steps on one line; global_step:3 begins none.
 _VERL_STEPS = re.compile(r"(?<![A-Za-z_/])(?=step:\d+ - \S+:)")
-_NUMPY = re.compile(r"np\.\w+\((.*)\)")
+_NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")
 _DICTIONARY = re.compile(r"\{'[^{}]*\}")
 _BARE = re.compile(r"(?<=[:\s])(?:-?inf|nan)(?=[,}])")
 _TAGGED = re.compile(r"metrics_tag: (\{.*\})\s*$")
@@ -134,7 +134,7 @@ def _dictionaries(path: Path, lines: list[tuple[int, str]], step: str | None, no
 
 def _literal(text: str) -> dict[str, object] | None:
     try:
-        found = ast.literal_eval(_BARE.sub("None", text))
+        found = ast.literal_eval(_BARE.sub("None", _NUMPY.sub(r"\1", text)))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return found if isinstance(found, dict) and all(isinstance(name, str) for name in found) else None

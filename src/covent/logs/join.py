@@ -143,7 +143,9 @@ def join(entropies: list[Point], values: list[Point], window: int | None) -> Joi
         met.append(point)
         means.append(fmean(entropy.value for entropy in entropies[start:end]))
         used.add(end - start)
-    lost_after = steps[-1] if stale and stale[-1] > steps[-1] else None
+    # One entropy that is missing at the end is no loss; more than an accuracy reaches back over is.
+    is_lost = bool(stale) and stale[-1] > steps[-1] + DEFAULT_WINDOW * spacing
+    lost_after = steps[-1] if is_lost else None
     return Joined(
         points=met,
         entropies=means,

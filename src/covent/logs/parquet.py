@@ -26,13 +26,9 @@ def read_parquet(path: Path, *, step: str | None = None, by: str | None = None) 
     except ModuleNotFoundError as error:
         raise missing_extra("pyarrow", "parquet", path) from error
     try:
-        table = read_table(path)
-        rows = table.to_pylist()
+        rows = read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise LogError(f"{path} is no readable Parquet table: {error}. Write it again.") from error
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if repeated:
-        raise LogError(f"{path} names column '{repeated[0]}' twice; rename one of them.")
+        raise LogError(f"{path} is no readable Parquet table: {str(error).splitlines()[0]}. Write it again.") from error
     # A null of a table is an empty cell, and no fault.
     told = [
         {

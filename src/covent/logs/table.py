@@ -94,7 +94,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]], list[str]]:
             else:
                 header = _header(path, reader.line_num, cells)
     except csv.Error as error:
-        raise LogError(f"{path}:{reader.line_num + 1} cannot be read: {error}. Repair the line.") from error
+        raise LogError(f"{path}:{reader.line_num} cannot be read: {error}. Repair the line.") from error
     if not rows:
         raise LogError(" ".join([f"{path} holds no row below its header. Give a table with one row a step.", *torn]))
     return header, rows, torn
