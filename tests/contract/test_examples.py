@@ -13,7 +13,7 @@ from tests.contract.source import Module, modules
 
 _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-_NOT_EVERYWHERE = {"triton", "verl", "transfer_queue"}
+_NOT_EVERYWHERE = {"triton", "verl", "ray", "transfer_queue"}
 """What comes with torch for CUDA only, and what verl's processes have."""
 
 

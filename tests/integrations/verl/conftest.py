@@ -5,7 +5,7 @@ import os
 import warnings
 
 # verl looks for a GPU when it is used. These tests bring the platform `cpu` with them.
-os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "tests.integrations.verl.cpu"}
+os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "recipes.verl.cpu"}
 
 with warnings.catch_warnings(), contextlib.suppress(ModuleNotFoundError):
     warnings.simplefilter("ignore")

@@ -89,7 +89,7 @@ def identities(keys: list[str], prompts: dict[str, int]) -> dict[str, Tensor]:
 
     Example:
       >>> identities(["b_0_0", "a_1_0", "a_0_0", "pad_0_0"], {"a": 4, "b": 5})
-      {'covent_prompt': tensor([5, 4, 4, -1]), 'covent_sample': tensor([0, 1, 0, 0])}
+      {'covent_prompt': tensor([ 5,  4,  4, -1]), 'covent_sample': tensor([0, 1, 0, 0])}
     """
     parts = [key.rsplit("_", 2) for key in keys]
     of_prompt: dict[str, list[tuple[int, int]]] = {}

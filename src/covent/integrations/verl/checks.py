@@ -62,10 +62,10 @@ def _require_off_policy(config: Any) -> None:
     if updates <= 1:
         actor, prompts = config.actor_rollout_ref.actor, config.data.train_batch_size
         raise ConfigError(
-            f"KL-Cov cannot act here: each rollout serves {updates:g} optimizer steps (data.train_batch_size = {prompts},"
-            f" actor.ppo_mini_batch_size = {actor.ppo_mini_batch_size}, actor.ppo_epochs = {actor.ppo_epochs}), so the"
-            f" policy is always the one that sampled, the log ratio is 0 and the KL term has no gradient. The paper"
-            f" takes 8: set ppo_mini_batch_size = {max(1, prompts // 8)}."
+            f"KL-Cov cannot act here: each rollout serves {updates:g} optimizer steps (data.train_batch_size ="
+            f" {prompts}, actor.ppo_mini_batch_size = {actor.ppo_mini_batch_size}, actor.ppo_epochs ="
+            f" {actor.ppo_epochs}), so the policy is always the one that sampled, the log ratio is 0 and the KL term"
+            f" has no gradient. The paper takes 8: set ppo_mini_batch_size = {max(1, prompts // 8)}."
         )
 
 

@@ -139,6 +139,8 @@ class Rollout:
         """
         self.mask, self.accuracy, self.uids, self.entropies = mask, accuracy, uids, entropies
         self.lengths = self.truncated = torch.zeros(len(mask))
+        self.filtered = False
+        self.right_from = 1.0
         self.sampler_gap: float | None = None
         self.by_name: dict[tuple[int, int], float] = {}
 
@@ -169,9 +171,8 @@ class Rollout:
         names = zip(data["covent_prompt"].tolist(), data["covent_sample"].tolist(), strict=True)
         found.by_name = dict(zip(names, accuracy.tolist(), strict=True))
         found.right_from = settings.right_from
+        found.filtered = bool((config.algorithm.get("filter_groups") or {}).get("enable", False))
         return found
-
-    right_from: float = 1.0
 
     def row(self, step: int, num_updates: int, seconds: dict[str, float], temperature: float) -> StepRow:
         """As a row of the run folder."""
@@ -183,7 +184,7 @@ class Rollout:
             "estimator": "exact",
             "temperature": temperature,
             "policy": "learner",
-            "tokens": "all responses",
+            "tokens": "kept responses" if self.filtered else "all responses",
         }
         by_response, by_token = self._entropy()
         return StepRow(

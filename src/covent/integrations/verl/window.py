@@ -92,6 +92,7 @@ class Steering:
         """
         self.settings, self.clip, self.group = settings, clip, group
         self.states = controls.first_states(settings.controls)
+        self.has_bonus = any(each.type == "entropy_bonus" for each in settings.controls)
         self.num_updates = 0
 
     def plan_all(self, window: Window, logprobs: Tensor, entropies: Tensor) -> None:

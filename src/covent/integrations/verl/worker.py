@@ -92,9 +92,10 @@ class CoventTrainingWorker(TrainingWorker):  # type: ignore[misc]
         assert self.steering is not None
         settings, columns = self.steering.settings, window.columns
         alone = not self.engine_config.use_dynamic_bsz and len(data) <= self.engine_config.micro_batch_size_per_gpu
-        if not settings.controls or settings.scope == "micro" or alone:
-            # Then the entropies come with the training forward pass, unless verl has them already.
+        measures_on_the_way = not settings.controls or settings.scope == "micro" or alone
+        if measures_on_the_way or self.steering.has_bonus:
             tu.assign_non_tensor(data, calculate_entropy=True)
+        if measures_on_the_way:
             return
         if window.on_policy:
             assert columns.old_entropies is not None
@@ -130,8 +131,7 @@ class CoventTrainingWorker(TrainingWorker):  # type: ignore[misc]
         with torch.no_grad():
             logprobs = no_padding_2_padding(model_output["log_probs"].detach(), data)
         entropies = model_output.get("entropy")
-        has_bonus = any(each.type == "entropy_bonus" for each in steering.settings.controls)
-        if entropies is not None and not has_bonus and not self.config_of_actor.entropy_coeff:
+        if entropies is not None and not steering.has_bonus and not self.config_of_actor.entropy_coeff:
             # No gradient is asked of them, and verl would multiply one by 0.
             entropies = entropies.detach()
             model_output = {**model_output, "entropy": entropies}

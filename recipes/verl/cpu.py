@@ -1,7 +1,9 @@
-"""What verl lacks for a run on CPUs: a platform, FSDP2 on gloo, and a rollout engine. For tests only.
+"""What verl lacks for a run on CPUs: a platform, FSDP2 on gloo, and a rollout engine. For tests and small examples.
 
-verl imports this module in each of its processes, as `VERL_USE_EXTERNAL_MODULES` names it; `VERL_PLATFORM=cpu` chooses
-the platform. One thing of verl is replaced: the process group, which it would open for gloo twice.
+    VERL_PLATFORM=cpu VERL_USE_EXTERNAL_MODULES=recipes.verl.cpu python -m verl.trainer.main_ppo ...
+
+verl imports this module in each of its processes. One thing of verl is replaced: the process group, which it would open
+for gloo twice.
 """
 
 from __future__ import annotations
@@ -197,13 +199,13 @@ _register_engine()
 
 def _note(folder: Path) -> None:
     """Once verl is imported here, write down which of covent's losses this process has."""
-    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
-
+    # An import from this thread would wait for the one that verl is in.
     while sys.modules["verl"].__spec__._initializing:  # type: ignore[union-attr]
         time.sleep(0.1)
-    found = sorted(name for name in POLICY_LOSS_REGISTRY if name.startswith("covent"))
+    registry = sys.modules["verl.trainer.ppo.core_algos"].POLICY_LOSS_REGISTRY
+    found = sorted(name for name in registry if name.startswith("covent"))
     (folder / str(os.getpid())).write_text(f"{Path(sys.argv[0]).name}: {' '.join(found)}")
 
 
-if folder := os.environ.get("COVENT_TEST_PROCESSES"):
+if folder := os.environ.get("COVENT_VERL_PROCESSES"):
     threading.Thread(target=_note, args=(Path(folder),), daemon=True).start()
