@@ -87,5 +87,5 @@ TRL_RANKS = 1e-9
 by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
 
 VERL_RANKS = 1e-6
-"""Float32 weights after a few steps of Adam at 1e-3, with an eps that keeps rounding small, in verl's engine, summed over
-ranks and micro-batches in another order. The engine knows no float64."""
+"""Float32 weights after a few steps of Adam at 1e-3 in verl's engine, with an eps that keeps rounding small, summed
+over ranks and micro-batches in another order. The engine knows no float64."""

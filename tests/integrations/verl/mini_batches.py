@@ -97,7 +97,7 @@ def worker(model: str, micro: int, **loss: Any) -> CoventTrainingWorker:
                 override_config={"attn_implementation": "eager"},
             ),
             engine_config=engine,
-            # Adam divides by root v + eps; at its own eps of 1e-8 the rounding of a gradient near 0 would be a whole step.
+            # Adam divides by root v + eps; at its own 1e-8 the rounding of a gradient near 0 would be a whole step.
             optimizer_config=FSDPOptimizerConfig(
                 lr=1e-3, total_training_steps=100, weight_decay=0.0, override_optimizer_config={"eps": 1e-3}
             ),

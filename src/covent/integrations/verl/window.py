@@ -107,7 +107,7 @@ class Steering:
         if not self.settings.controls:
             return None
         if window.plan is not None:
-            return _narrowed(window.plan.rows(rows), logprobs.shape[1])  # type: ignore[arg-type]
+            return _part_of(window.plan, rows, logprobs.shape[1])
         group = self.group if self.settings.scope == "window" else None
         known = torch.zeros_like(logprobs) if entropies is None else entropies
         part = window.part(rows, logprobs.shape[1])
@@ -170,9 +170,8 @@ class OnItsWay:
         self.entry.cuts = cuts
 
 
-def _narrowed(plan: Plan, width: int) -> Plan:
-    """The plan of the same responses with the positions of their micro-batch."""
-    per_token: dict[str, Any] = {
-        name: fitted(value[:, :width], width) for name, value in vars(plan).items() if isinstance(value, torch.Tensor)
-    }
-    return replace(plan, **per_token)
+def _part_of(plan: Plan, rows: Tensor, width: int) -> Plan:
+    """The plan of some responses, in their order and with the positions of their micro-batch."""
+    per_token = {name: value for name, value in vars(plan).items() if isinstance(value, torch.Tensor)}
+    cut: dict[str, Any] = {name: fitted(value[rows][:, :width], width) for name, value in per_token.items()}
+    return replace(plan, **cut)
