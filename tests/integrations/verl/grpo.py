@@ -57,6 +57,7 @@ def run(folder: Path, *, ranks: int, steps: int, own: dict[str, Any]) -> subproc
             "VERL_USE_EXTERNAL_MODULES": "recipes.verl.cpu",
             "VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"),
             "COVENT_VERL_PROCESSES": str(folder / "processes"),
+            "RAY_worker_niceness": "0",
             # A machine that is busy with other things takes its time.
             "RAY_raylet_start_wait_time_s": "600",
             "RAY_worker_register_timeout_seconds": "600",

@@ -36,12 +36,19 @@ from recipes.verl.sums import WORDS
 RESPONSES, GROUP, LENGTH, STEPS = 16, 4, 12, 4
 
 
-def mini_batch(step: int) -> dict[str, list[Any]]:
-    """Prompts and ragged responses of one mini-batch, the same however many ranks take it."""
-    generator = torch.Generator().manual_seed(step)
+def random_responses(seed: int, number: int, length: int, *, ragged: bool = True) -> dict[str, list[torch.Tensor]]:
+    """Prompts and responses with advantages, the same however many ranks take them, and noise for old log-probs.
+
+    Args:
+      seed: of all of it.
+      number: of responses.
+      length: of the longest.
+      ragged: from 2 tokens on; else all are as long.
+    """
+    generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Any]] = {name: [] for name in ("prompts", "responses", "advantages", "noise")}
-    for _ in range(RESPONSES):
-        lengths = torch.randint(2, LENGTH, (2,), generator=generator).tolist()
+    for _ in range(number):
+        lengths = torch.randint(2, length + 1, (2,), generator=generator).tolist() if ragged else (length, length)
         found["prompts"].append(torch.randint(3, len(WORDS), (lengths[0],), generator=generator))
         found["responses"].append(torch.randint(3, len(WORDS), (lengths[1],), generator=generator))
         advantage = torch.randn(1, generator=generator)
@@ -50,15 +57,11 @@ def mini_batch(step: int) -> dict[str, list[Any]]:
     return found
 
 
-def tensors(step: int, rows: list[int]) -> TensorDict:
-    """Some rows of a mini-batch as verl's driver hands them to a worker."""
-    made = mini_batch(step)
-
-    def ragged(values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.nested.as_nested_tensor(values, layout=torch.jagged)
-
+def tensors(made: dict[str, list[torch.Tensor]], rows: list[int], *, step: int) -> TensorDict:
+    """Some of a mini-batch's responses as verl's driver hands them to a worker."""
     prompts, responses = ([made[name][row] for row in rows] for name in ("prompts", "responses"))
     whole = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+    number = len(made["responses"])
     columns = {
         "input_ids": ragged(whole),
         "position_ids": ragged([torch.arange(len(each)) for each in whole]),
@@ -67,18 +70,21 @@ def tensors(step: int, rows: list[int]) -> TensorDict:
         "response_mask": ragged([torch.ones_like(each) for each in responses]),
         "loss_mask": ragged([torch.ones_like(each) for each in responses]),
         "advantages": ragged([made["advantages"][row] for row in rows]),
-        PROMPT: torch.tensor([step * RESPONSES // GROUP + row // GROUP for row in rows]),
+        PROMPT: torch.tensor([(step * number + row) // GROUP for row in rows]),
         SAMPLE: torch.tensor([row % GROUP for row in rows]),
     }
     found = TensorDict(columns, batch_size=len(rows))
-    tu.assign_non_tensor(
-        found, temperature=1.0, global_batch_size=RESPONSES, calculate_entropy=False, compute_loss=True
-    )
+    tu.assign_non_tensor(found, temperature=1.0, global_batch_size=number, calculate_entropy=False, compute_loss=True)
     return found
 
 
-def worker(model: str, micro: int, **loss: Any) -> CoventTrainingWorker:
-    """covent's worker around verl's FSDP2 engine."""
+def ragged(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows of different lengths as verl has them."""
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def worker(model: str, micro: int, kind: type = CoventTrainingWorker, **loss: Any) -> Any:
+    """covent's worker around verl's FSDP2 engine, or verl's own."""
     engine = FSDPEngineConfig(
         strategy="fsdp2",
         micro_batch_size_per_gpu=micro,
@@ -87,7 +93,7 @@ def worker(model: str, micro: int, **loss: Any) -> CoventTrainingWorker:
         use_torch_compile=False,
         mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
     )
-    made = CoventTrainingWorker(
+    made = kind(
         TrainingWorkerConfig(
             model_type="language_model",
             model_config=HFModelConfig(
@@ -123,7 +129,8 @@ def run(given: dict[str, Any]) -> None:
     made = worker(given["model"], given["micro"], **given["loss"])
     rows = list(range(rank * RESPONSES // world, (rank + 1) * RESPONSES // world))
     # The old log-probs are those of the first weights, a little off, and the policy moves away from them.
-    olds = [scored(made, step, rows) for step in range(STEPS)]
+    batches = [random_responses(step, RESPONSES, LENGTH) for step in range(STEPS)]
+    olds = [scored(made, tensors(batches[step], rows, step=step)) for step in range(STEPS)]
     chosen: list[tuple[int, ...]] = []
     selections = []
     read = type(made)._read
@@ -146,10 +153,11 @@ def run(given: dict[str, Any]) -> None:
 
     made._read, made._scores = note.__get__(made), count
     for step in range(STEPS):
+        data = tensors(batches[step], rows, step=step)
         if given["on_policy"]:
-            data = with_old(step, rows, *scored(made, step, rows), noise=0.0)
+            data = with_old(data, *scored(made, data.copy()))
         else:
-            data = with_old(step, rows, *olds[step], noise=1.0)
+            data = with_old(data, *olds[step], noise=[batches[step]["noise"][row] for row in rows])
         made.just_scored = made.just_scored and given["on_policy"] == "known"
         with made.engine.train_mode():
             made.train_batch(data)
@@ -164,9 +172,8 @@ def run(given: dict[str, Any]) -> None:
         (folder / "log.json").write_text(json.dumps(readings))
 
 
-def scored(made: CoventTrainingWorker, step: int, rows: list[int]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def scored(made: Any, data: TensorDict) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Log-probs and entropies of the responses under the weights as they are, by verl's engine as verl asks it."""
-    data = tensors(step, rows)
     tu.assign_non_tensor(data, compute_loss=False, calculate_entropy=True)
     output = made.infer_batch(data)
     found = [response_from_nested(output[name], data["response_mask"]) for name in ("log_probs", "entropy")]
@@ -174,14 +181,14 @@ def scored(made: CoventTrainingWorker, step: int, rows: list[int]) -> tuple[list
 
 
 def with_old(
-    step: int, rows: list[int], logprobs: list[torch.Tensor], entropies: list[torch.Tensor], *, noise: float
+    data: TensorDict,
+    logprobs: list[torch.Tensor],
+    entropies: list[torch.Tensor],
+    noise: list[torch.Tensor] | None = None,
 ) -> TensorDict:
-    """The mini-batch with what verl scored, the log-probs a little off."""
-    made = mini_batch(step)["noise"]
-    data = tensors(step, rows)
-    off = [each + noise * made[row] for each, row in zip(logprobs, rows, strict=True)]
-    data["old_log_probs"] = torch.nested.as_nested_tensor(off, layout=torch.jagged)
-    data["entropy"] = torch.nested.as_nested_tensor(entropies, layout=torch.jagged)
+    """The mini-batch with what verl scored, the log-probs a little off where there is noise."""
+    off = logprobs if noise is None else [each + more for each, more in zip(logprobs, noise, strict=True)]
+    data["old_log_probs"], data["entropy"] = ragged(off), ragged(entropies)
     return data
 
 
