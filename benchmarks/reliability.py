@@ -26,18 +26,17 @@ from typing import Any
 
 from benchmarks.law_tables import with_table
 from covent import __version__
-from covent.provenance import commit
 from tests.support.figures import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
-TESTS = "tests/reliability"
+TESTS = ["tests/reliability", "tests/verifiers", "tests/tasks"]
 
 FAULTS: dict[int, tuple[str, str]] = {
     1: ("SIGKILL at any moment", "resumes without help; no saved step is lost; weights and rows are identical"),
     2: ("a kill at each single write", "the old or the new checkpoint is whole, never neither"),
-    4: ("SIGTERM or SIGINT once", "saved, exit code 143 or 130, identical when resumed"),
+    4: ("SIGTERM, SIGINT or SIGHUP once", "saved, exit code 143, 130 or 129, identical when resumed"),
     5: ("a second signal", "gone within 2 s; the checkpoint before it is whole"),
     6: ("stopped at every place, in every mode", "weights and rows identical to the run that was never stopped"),
     7: ("a truncated file in the newest checkpoint", "found and named; set aside; the next older one goes on"),
@@ -54,6 +53,15 @@ FAULTS: dict[int, tuple[str, str]] = {
     18: ("rows after a resume", "none doubled, missing or torn"),
     19: ("NaN and infinity in reward, advantage, logits, loss, gradient, weight", "never applied; named; three stop"),
     21: ("groups that teach nothing", "counted; no NaN"),
+    24: ("hostile mathematical answers", "each ends within its deadline + 0.5 s; the next right answer scores"),
+    25: ("memory bombs, crashes and SIGKILL in a verifier's child", "a typed verdict; the trainer's memory stays flat"),
+    26: ("hostile programs", "no escape, no false pass, no process left"),
+    27: ("injection by an answer or a file", "nothing runs; the code has no call that could"),
+    28: ("a reward function misbehaves", "policy applied; the message names function and sample"),
+    29: ("a verifier that is wrong", "right answers score, changed ones do not"),
+    30: ("malformed data files", "stops before step 1 with file and line; --skip-bad counts and keeps the rejects"),
+    31: ("unknown settings and options", "exit code 2, with a suggestion"),
+    32: ("malicious checkpoints and model folders", "nothing runs; refused"),
     35: ("the trainer is killed", "no process of it is left after 2 s"),
 }
 """Number, fault, what must hold. The numbers are those of the project's fault list, which has gaps here."""
@@ -71,8 +79,10 @@ def main() -> None:
     found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"rows": {}}
     if not asked.table:
         seen = asked.figures.read_text(encoding="utf-8") if asked.figures else run_tests(tests_of(asked.row, found))
-        for row, figures in aggregated(json.loads(line) for line in seen.splitlines()).items():
-            found["rows"][str(row)] = {"figures": figures, **circumstances()}
+        lines = [json.loads(line) for line in seen.splitlines()]
+        for row, figures in aggregated(lines).items():
+            commits = sorted({line["commit"] for line in lines if line["row"] == row})
+            found["rows"][str(row)] = {"figures": figures, "commits": commits, **circumstances()}
         RESULT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), "faults", table(found)), encoding="utf-8")
 
@@ -80,7 +90,7 @@ def main() -> None:
 def tests_of(rows: list[int] | None, found: dict[str, Any]) -> list[str]:
     """The tests that saw these rows' figures, or all."""
     if not rows:
-        return [TESTS]
+        return TESTS
     return sorted({figure["test"] for row in rows for figure in found["rows"].get(str(row), {}).get("figures", [])})
 
 
@@ -105,9 +115,8 @@ def aggregated(seen: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, str]]
 
 
 def circumstances() -> dict[str, Any]:
-    """Where and when the figures were seen."""
+    """Where and when the figures were put together."""
     return {
-        "commit": commit(),
         "covent": __version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "platform": platform.platform(),

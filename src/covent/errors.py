@@ -58,6 +58,10 @@ class ShapeError(CoventError, ValueError):
     """Tensors or arrays whose shapes do not belong together."""
 
 
+class PrecisionError(CoventError, TypeError):
+    """Numbers too coarse for what is measured of them."""
+
+
 class EmptyMaskError(CoventError, ValueError):
     """A mean was asked for over no element at all."""
 
@@ -78,6 +82,30 @@ class NonFiniteError(CoventError, ArithmeticError):
 
 class EngineError(CoventError, RuntimeError):
     """A foreign engine (TRL, verl) is not one that covent knows: its version, or what covent hooks into."""
+
+
+class VerifierError(CoventError, RuntimeError):
+    """Responses cannot be judged: no child can be started, or too large a share of verdicts are errors."""
+
+    exit_code = 1
+
+
+class IsolationError(VerifierError):
+    """This machine cannot isolate the programs of a code task, and running them without was not asked for."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        """Args:
+        message: for a person who wants to run one.
+        cause: which step is not possible, or what a program can still see.
+        """
+        super().__init__(message)
+        self.cause = cause or message
+
+
+class DataError(CoventError, ValueError):
+    """A row of a data set cannot be used; the message names file and line."""
 
 
 class DemoError(CoventError, RuntimeError):

@@ -6,7 +6,7 @@ import ast
 
 from tests.contract.source import Module, modules
 
-SETTINGS = ("covent.train.config", "covent.controls.", "covent.tasks.")
+SETTINGS = ("covent.train.config", "covent.controls.", "covent.tasks.", "covent.verifiers.settings")
 """Modules whose pydantic models are settings."""
 
 

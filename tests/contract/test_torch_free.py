@@ -13,18 +13,20 @@ TORCH_FREE = [
     "covent.provenance",
     "covent.readings",
     "covent.law",
+    "covent.lint",
     "covent.logs",
     "covent.store",
     "covent.report",
     "covent.tabular",
     "covent.tasks",
+    "covent.verifiers",
 ]
 
 # Refuses the libraries of the train extra, then imports a module with all that lies below it.
 _IMPORT_WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 
-optional = ("pyarrow", "tensorboard", "wandb", "matplotlib", "scipy", "pynvml")
+optional = ("pyarrow", "math_verify", "reasoning_gym", "tensorboard", "wandb", "matplotlib", "scipy", "pynvml")
 
 class Absent:
     def find_spec(self, name, path=None, target=None):

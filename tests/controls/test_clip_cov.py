@@ -78,8 +78,9 @@ def test_the_band_is_closed() -> None:
 
     assert sorted(exact.covariances().flatten().tolist()) == [-4, -4, 0, 0, 1, 1, 4, 4]
     assert num_candidates(1, 4) == 4
-    assert num_candidates(1 + 1e-9, 4) == 2
-    assert num_candidates(1, 4 - 1e-9) == 2
+    assert num_candidates(1 + 1e-9, 4 - 1e-9) == 4, "no more than rounding"
+    assert num_candidates(1 + 1e-4, 4) == 2
+    assert num_candidates(1, 4 - 1e-4) == 2
     assert num_candidates(0, 1) == 4
 
 

@@ -97,6 +97,18 @@ def test_other_forms_pull_the_chosen_tokens_in_proportion(form: str) -> None:
     assert torch.equal(gradient(on_policy, still), gradient(on_policy, silent))
 
 
+@pytest.mark.parametrize("form", ["abs", "k1", "k2", "k3", "exact"])
+def test_only_the_kink_is_kept_from_rounding(form: str) -> None:
+    """Half the tokens lie within rounding of the policy that sampled: |log ratio| skips them, smooth forms do not."""
+    batch = optimizer_batch(1)
+    still = (torch.arange(batch.mask.shape[1]) % 2 == 0).expand_as(batch.mask)
+    half = replace(batch, old_logprobs=torch.where(still, batch.logprobs * (1 + 1e-15), batch.old_logprobs))
+    plan = kl_cov(half, SETTINGS.model_copy(update={"kl_form": form}), key=0)
+    assert bool((plan.chosen & still).any()) and bool((plan.chosen & ~still).any())
+    acting = plan.chosen & ~still if form == "abs" else plan.chosen
+    assert torch.equal(plan.kl_weight, 0.5 * acting.double())
+
+
 def test_none_positive_still_ranks() -> None:
     """More are asked than have a positive covariance: the highest are taken all the same."""
     batch = optimizer_batch(6, num_prompts=2, num_samples=2)

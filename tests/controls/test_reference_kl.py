@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from covent.controls import ReferenceKL, TruncatedImportance, plan, reference_kl, truncated_importance
 from covent.core.loss import surrogate
@@ -48,6 +49,29 @@ def test_weights_are_truncated_ratios_of_learner_and_sampler(level: str) -> None
     assert masked_equal(made.factor, other, batch.mask) == (level == "token")
     open_wide = plan(batch, TruncatedImportance(rollout_is=level, rollout_is_threshold=1e9), 0)
     assert "truncated" not in open_wide.reading.note
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_log_probs_of_minus_infinity(level: str) -> None:
+    """In both they agree, and there is nothing to correct; in the sampler's alone the weight is cut; else it is 0."""
+    batch = optimizer_batch(1)
+    nothing = torch.full_like(batch.old_logprobs, -math.inf)
+    first = torch.zeros_like(batch.mask)
+    first[:, 0] = True
+    settings = TruncatedImportance(rollout_is=level, rollout_is_threshold=1.3)
+
+    def weights(old: Tensor, sampler: Tensor) -> Tensor:
+        factor = plan(replace(batch, old_logprobs=old, sampler_logprobs=sampler), settings, 0).factor
+        assert factor is not None
+        return factor[:, 0]
+
+    without_old = torch.where(first, nothing, batch.old_logprobs)
+    without_sampler = torch.where(first, nothing, batch.sampler_logprobs)
+    agreeing = torch.where(first, batch.old_logprobs, batch.sampler_logprobs)
+    assert torch.equal(weights(without_old, without_sampler), weights(batch.old_logprobs, agreeing))
+    assert set(weights(batch.old_logprobs, without_sampler).tolist()) == {1.3}
+    assert set(weights(without_old, batch.sampler_logprobs).tolist()) == {0.0}
+    assert bool((nothing - nothing).isnan().all()), "the plain difference"
 
 
 def test_what_a_batch_lacks_is_said() -> None:

@@ -11,6 +11,7 @@ from covent.controls import ClipCov, ClipCovReleased, KLCov, KLCovReleased, plan
 from covent.core.keys import token_hash
 from covent.core.plan import Measured
 from tests.support.batches import optimizer_batch, reordered, tokens
+from tests.support.tolerances import FLOAT32
 
 BAND = (0.2, 0.9)
 Place = tuple[int, int]
@@ -47,6 +48,18 @@ def test_kl_cov_takes_the_top_of_each_micro_batch_and_at_least_one(size: int, ra
     assert torch.equal(made.kl_weight > 0, made.chosen) and (made.clip_low, made.clip_high) == (None, None)
     exact = plan(batch, KLCov(kl_cov_ratio=ratio), 0)
     assert torch.equal(exact.chosen, made.chosen) == (size == 32 and ratio == 0.05)
+
+
+def test_one_response_alone_is_ranked_by_its_rounding() -> None:
+    """As in the released code, which sums in the precision of its numbers; covent's own covariances are 0 there."""
+    num_noisy = 0
+    for row in range(32):
+        alone = reordered(optimizer_batch(7, dtype=torch.float32), slice(row, row + 1))
+        assert not bool(alone.covariances().any())
+        noise = alone.covariances_as_released()
+        assert noise.dtype == torch.float32 and float(noise.abs().max()) < FLOAT32
+        num_noisy += bool(noise.any())
+    assert num_noisy > 5
 
 
 def test_kl_cov_acts_on_rounding_where_ours_does_not() -> None:

@@ -1,7 +1,8 @@
 """One rollout's updates, however they are split: 1 to 16 micro-batches, 1 to 4 gloo processes, rows in any order.
 
-The chosen tokens and the readings are identical, the gradients agree to 1e-12 in float64. The batch ties heavily: two
-levels of advantage, log-probs of a bigram policy with few different logits.
+The chosen tokens and the readings are identical, the gradients agree to 1e-12 in float64, and so do the covariances,
+also of what was measured in float32. The batch ties heavily: two levels of advantage, log-probs of a bigram policy with
+few different logits.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 import torch
 
+from covent.core.covariance import batch_center, token_covariance
 from tests.contract.source import ROOT
-from tests.support.rollout_updates import CASES, rollout, updates
-from tests.support.tolerances import TIGHT
+from tests.support.rollout_updates import CASES, rollout, scores, start_logits, updates
+from tests.support.tolerances import FLOAT32, TIGHT
 
 Updates = list[dict[str, Any]]
 
@@ -33,6 +35,8 @@ def agree(found: Updates, truth: Updates) -> None:
     for one, other in zip(found, truth, strict=True):
         assert one["chosen"] == [tuple(identity) for identity in other["chosen"]]
         assert one["reading"] == other["reading"]
+        values = torch.tensor([one["covariances"], other["covariances"]], dtype=torch.float64)
+        torch.testing.assert_close(values[0], values[1], rtol=0, atol=TIGHT)
         torch.testing.assert_close(
             torch.tensor(one["gradient"], dtype=torch.float64),
             torch.tensor(other["gradient"], dtype=torch.float64),
@@ -72,6 +76,19 @@ def test_parts_that_do_not_know_of_each_other_are_caught(whole: dict[str, Update
             agree(wrong, whole["kl_cov"])
 
 
+def test_a_centre_in_float32_is_caught(whole: dict[str, Updates]) -> None:
+    """Its rounding alone, which hangs on the order of rows."""
+    truth = whole["kl_cov_float32"][0]
+    logprobs, advantages = (column.float() for column in (scores(start_logits(), rollout())[0], rollout().advantages))
+    center = batch_center(logprobs, advantages, rollout().mask)
+    found = token_covariance(logprobs.double(), advantages.double(), rollout().mask, center=center)
+    identity = rollout().identity
+    by_name = {tuple(token): value for *token, value in truth["covariances"]}
+    right = [by_name[tuple(int(column[r, t]) for column in identity)] for r, t in rollout().mask.nonzero().tolist()]
+    assert found[rollout().mask].tolist() == pytest.approx(right, abs=FLOAT32)
+    assert found[rollout().mask].tolist() != pytest.approx(right, abs=TIGHT)
+
+
 def test_the_cases_are_hard(whole: dict[str, Updates]) -> None:
     """Something is chosen in every update, among heavy ties, and one update's choice is not another's."""
     for case, found in whole.items():
@@ -100,7 +117,8 @@ def test_processes(num_ranks: int, whole: dict[str, Updates], tmp_path: Path) ->
             assert all(piece["reading"] == pieces[0]["reading"] for piece in pieces)
             assert all(piece["states"] == pieces[0]["states"] for piece in pieces)
             chosen = sorted(tuple(identity) for piece in pieces for identity in piece["chosen"])
-            joined.append({**pieces[0], "chosen": chosen})
+            covariances = sorted(tuple(token) for piece in pieces for token in piece["covariances"])
+            joined.append({**pieces[0], "chosen": chosen, "covariances": covariances})
         agree(joined, truth)
     assert whole["kl_cov_many"][0]["reading"]["num_selected"] > 512, "more than is gathered: by histograms over ranks"
     if num_ranks == 2:

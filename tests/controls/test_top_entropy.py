@@ -35,6 +35,18 @@ def test_the_kept_tokens_are_trls(share: float, seed: int) -> None:
     assert not torch.equal(plan.keeps_gradient, other)
 
 
+def test_the_share_is_the_decimal_that_was_written() -> None:
+    """0.3 of 11 tokens: the 0.7 quantile is the entropy of rank 7 itself, although 0.3 is less than 3/10 in binary."""
+    batch = optimizer_batch(0)
+    places = batch.mask.flatten().nonzero().flatten()[:11]
+    eleven = replace(batch, mask=torch.zeros_like(batch.mask.flatten()).index_fill(0, places, True).view_as(batch.mask))
+    ranked = sorted(places.tolist(), key=lambda place: float(batch.entropies.flatten()[place]))
+    kept = top_entropy(eleven, TopEntropy(top_entropy_quantile=0.3), key=0).keeps_gradient
+    assert set(kept.flatten().nonzero().flatten().tolist()) == set(ranked[7:])
+    less = top_entropy(eleven, TopEntropy(top_entropy_quantile=0.3 - 1e-9), key=0).keeps_gradient
+    assert set(less.flatten().nonzero().flatten().tolist()) == set(ranked[8:])
+
+
 def test_ties_at_the_quantile_all_keep_their_gradient() -> None:
     batch = optimizer_batch(0)
     levels = replace(batch, entropies=(batch.entropies * 3).floor() / 3)
@@ -54,6 +66,14 @@ def test_a_nearly_certain_policy_still_has_a_top() -> None:
     kept = top_entropy(tiny, TopEntropy(top_entropy_quantile=0.5), key=0).keeps_gradient
     assert torch.equal(kept, at_or_above_the_quantile(tiny, 0.5))
     assert int(kept.sum()) < 0.51 * batch.num_tokens + 1
+
+
+def test_a_batch_without_tokens_says_nothing_of_ties() -> None:
+    batch = optimizer_batch(2)
+    empty = top_entropy(replace(batch, mask=torch.zeros_like(batch.mask)), TopEntropy(), key=0)
+    assert (empty.reading.num_selected, empty.reading.note) == (0, "")
+    level = replace(batch, entropies=torch.ones_like(batch.entropies))
+    assert "tie with all others" in top_entropy(level, TopEntropy(), key=0).reading.note
 
 
 def test_the_clip_is_left_to_others() -> None:

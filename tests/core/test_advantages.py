@@ -60,6 +60,14 @@ def test_a_group_of_one_is_refused(advantage) -> None:  # type: ignore[no-untype
         advantage(torch.ones(4, 1))
 
 
+@every_rule
+def test_groups_of_one_present_sample_teach_nothing_either(advantage) -> None:  # type: ignore[no-untyped-def]
+    present = torch.tensor([[True, False], [False, True], [False, False]])
+    with pytest.raises(ShapeError, match="3 groups has at most 1 present"):
+        advantage(torch.ones(3, 2), present=present)
+    assert advantage(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), present=present[:2] | present[:1])[1].all()
+
+
 def test_no_group_at_all() -> None:
     assert group_standardised(torch.zeros(0, 2)).shape == (0, 2)
 

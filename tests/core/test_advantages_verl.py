@@ -15,10 +15,13 @@ from covent.core.advantages import (
     reinforce_plus_plus,
     reinforce_plus_plus_baseline,
 )
+from covent.errors import ShapeError
 from tests.oracles.verl_batches import VerlBatch, verl_batches
 from tests.support.tolerances import FLOAT32, TIGHT, VERL_COUNT
 
 BATCHES = verl_batches()
+GROUPED = [batch for batch in BATCHES if bool((batch.groups.bincount() > 1).any())]
+"""The batches in which something can be compared; covent refuses the others."""
 
 
 def in_rows(advantage: Callable[..., Tensor], batch: VerlBatch) -> Tensor:
@@ -49,7 +52,7 @@ def all_equal(batch: VerlBatch) -> Tensor:
 )
 def test_group_advantages(advantage: Callable[..., Tensor], estimator: str, wrong: Callable[..., Tensor]) -> None:
     num_wrong = 0
-    for batch in BATCHES:
+    for batch in GROUPED:
         found, truth = in_rows(advantage, batch), batch.verl_advantages[estimator]
         compared = ~alone(batch)
         assert found[compared].tolist() == pytest.approx(truth[compared].tolist(), rel=TIGHT, abs=TIGHT)
@@ -60,7 +63,7 @@ def test_group_advantages(advantage: Callable[..., Tensor], estimator: str, wron
 
 def test_a_group_of_one_is_zero_here_and_keeps_its_reward_in_verl() -> None:
     num_alone = 0
-    for batch in BATCHES:
+    for batch in GROUPED:
         one = alone(batch)
         num_alone += int(one.sum())
         for advantage in (group_standardised, group_centred, leave_one_out):
@@ -74,9 +77,18 @@ def test_a_group_of_one_is_zero_here_and_keeps_its_reward_in_verl() -> None:
     assert num_alone > 50
 
 
+def test_a_batch_of_groups_of_one_is_refused() -> None:
+    refused = [batch for batch in BATCHES if batch not in GROUPED]
+    assert 0 < len(refused) < 20
+    for batch in refused:
+        for advantage in (group_standardised, group_centred, leave_one_out):
+            with pytest.raises(ShapeError, match="nothing can be compared"):
+                in_rows(advantage, batch)
+
+
 def test_equal_groups_are_exactly_zero() -> None:
     num_equal = 0
-    for batch in BATCHES:
+    for batch in GROUPED:
         equal = all_equal(batch) & ~alone(batch)
         num_equal += int(equal.sum())
         assert bool((in_rows(group_standardised, batch)[equal] == 0).all())
@@ -98,7 +110,7 @@ def test_reinforce_plus_plus() -> None:
 
 def test_reinforce_plus_plus_baseline_where_no_group_is_of_one() -> None:
     num_compared = num_wrong = 0
-    for batch in BATCHES:
+    for batch in GROUPED:
         rewards, present = batch.grouped()
         found = reinforce_plus_plus_baseline(rewards, batch.mask, present=present)
         by_response = torch.stack([row[mask][0] for row, mask in zip(found, batch.mask, strict=True)])

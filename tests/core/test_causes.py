@@ -133,6 +133,18 @@ def test_each_term_lies_where_its_cause_acts() -> None:
     assert float(gradient(terms["right"] + terms["wrong"], logprobs)[removed].abs().min()) > TIGHT
 
 
+def test_factors_leave_the_other_causes_where_they_were() -> None:
+    measured, plan, sets = setting("clip_cov")
+    factor = 0.5 + torch.rand(measured.mask.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    logprobs = measured.logprobs.clone().requires_grad_()
+    terms = terms_of(measured, replace(plan, factor=factor), sets, logprobs)
+    without = terms_of(measured, plan, sets, logprobs)
+    for cause in (RATIO_CLIP, "clip_cov: removed tokens"):
+        part, plain = gradient(terms[cause], logprobs), gradient(without[cause], logprobs)
+        torch.testing.assert_close(part, factor * plain, rtol=0, atol=TIGHT)
+        assert not torch.allclose(part, plain, rtol=0, atol=TIGHT)
+
+
 def test_any_sets_that_split_the_responses_will_do() -> None:
     """Data sources, here three of them of unequal size."""
     measured, plan, sets = setting("ppo_clip")

@@ -43,6 +43,19 @@ def test_each_token_and_their_mean() -> None:
     assert mean != pytest.approx(population * n / (n - 1), abs=TIGHT)
 
 
+def test_numbers_in_float32_are_centred_in_float64() -> None:
+    """So the order of rows moves no covariance by more than float64's rounding, however many tokens there are."""
+    batch = optimizer_batch(0, num_prompts=64, num_samples=8, dtype=torch.float32)
+    found = batch.covariances()[batch.mask]
+    logprobs, advantages = batch.logprobs[batch.mask].tolist(), batch.advantages[batch.mask].tolist()
+    mean_l, mean_a = fmean(logprobs), fmean(advantages)
+    truth = [(x - mean_l) * (a - mean_a) for x, a in zip(logprobs, advantages, strict=True)]
+    assert found.tolist() == pytest.approx(truth, abs=TIGHT)
+    center = batch_center(batch.logprobs, batch.advantages, batch.mask)
+    in_float32 = token_covariance(batch.logprobs, batch.advantages, batch.mask, center=center)[batch.mask]
+    assert in_float32.tolist() != pytest.approx(truth, abs=TIGHT)
+
+
 def test_the_other_slot() -> None:
     batch = optimizer_batch(6)
     logprobs, weighted = zip(*((x, math.exp(x) * a) for x, a in pairs(batch)), strict=True)

@@ -188,6 +188,24 @@ def test_theorems_1_and_2_on_a_softmax_bandit_are_of_second_order(seed: int) -> 
         assert order(STEPS, others) == pytest.approx(1, abs=SLOPE)
 
 
+def test_states_without_gradient_count_in_the_mean() -> None:
+    """One of two states has equal rewards, so it stays as it is: the mean over both moves by half."""
+    p, advantages, actions = tabular_policy(0)
+    logits = p.log().expand(2, 8)
+    mask = torch.ones(1, 64, dtype=torch.bool)
+    for theorem, direction in enumerate((p * advantages, advantages)):
+        moves = torch.stack([direction, torch.zeros_like(direction)])
+
+        def error(step: float, coverage: float, theorem: int = theorem, moves: Tensor = moves) -> float:
+            observed = (entropy_of_logits(logits + step * moves) - entropy_of_logits(logits)).mean()
+            given = p.log()[actions][None], advantages[actions][None], mask
+            predicted = predicted_entropy_changes(*given, step_size=step, coverage=coverage)
+            return abs(predicted[theorem] - float(observed))
+
+        assert order(STEPS, [error(step, 0.5) for step in STEPS]) == pytest.approx(2, abs=SLOPE)
+        assert order(STEPS, [error(step, 1.0) for step in STEPS]) == pytest.approx(1, abs=SLOPE)
+
+
 def test_the_expected_gradient_is_what_theorem_1_assumes() -> None:
     """d/dz of sum p A at fixed A, by automatic differentiation, is p A for centred advantages."""
     p, advantages, _ = tabular_policy(0)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from covent.core.loss import LossTerms, ppo_cut, surrogate
+from covent.core.keys import TokenIdentity
+from covent.core.loss import POLICY_LOSSES, LossTerms, ppo_cut, surrogate
 from covent.core.plan import Measured, Plan
 from covent.readings import ControlReading
 from tests.support.batches import masked_equal, optimizer_batch, reordered, splits, tokens
@@ -188,6 +189,92 @@ def test_micro_batches_add_up() -> None:
     assert mean_of_means != pytest.approx(total, abs=TIGHT)
 
 
+BEYOND_EXP = {torch.float32: (95.0, math.inf), torch.float64: (800.0, math.inf)}
+INERT: dict[str, dict[str, float | bool]] = {
+    "no advantage": {"advantage": 0.0},
+    "cut above": {"advantage": 1.0, "high": 0.28},
+    "cut by the dual clip": {"advantage": -1.0, "dual": 3.0},
+    "removed by the plan": {"advantage": -1.0, "removed": True},
+}
+"""Why the term of a token does not depend on its ratio."""
+
+
+def far_token(
+    dtype: torch.dtype,
+    gap: float,
+    *,
+    advantage: float,
+    high: float | None = None,
+    dual: float | None = None,
+    removed: bool = False,
+    whole: bool = False,
+) -> tuple[Measured, Plan]:
+    """A response of three tokens, of which the second is far more likely than to the policy that sampled it.
+
+    Advantage and removal are the second token's, or those of the whole response.
+    """
+    batch = optimizer_batch(0, dtype=dtype)
+    logprobs = torch.tensor([[-0.5, -1.0, -2.0]], dtype=dtype)
+    advantages = torch.tensor([[advantage] * 3 if whole else [1.0, advantage, -0.5]], dtype=dtype)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    far = replace(
+        batch,
+        **dict.fromkeys(("entropies", "sampler_logprobs", "reference_logprobs"), logprobs),
+        logprobs=logprobs,
+        old_logprobs=logprobs - torch.tensor([[0.1, gap, -0.1]], dtype=dtype),
+        advantages=advantages,
+        mask=mask,
+        identity=TokenIdentity(*(column[:1, :3] for column in batch.identity)),
+    )
+    taken = torch.tensor([[whole, True, whole]]) & removed
+    plan = plan_of(far, None, high, dual=dual)
+    return far, replace(plan, kl_weight=torch.zeros_like(logprobs), keeps_gradient=mask & ~taken)
+
+
+@pytest.mark.parametrize("why", INERT)
+@pytest.mark.parametrize("loss", POLICY_LOSSES)
+@pytest.mark.parametrize(("dtype", "gap"), [(dtype, gap) for dtype, gaps in BEYOND_EXP.items() for gap in gaps])
+def test_a_ratio_beyond_exp_that_decides_nothing_is_inert(loss: str, why: str, dtype: torch.dtype, gap: float) -> None:
+    """The term is what it is at a ratio of 1,000, and so is the gradient of every token."""
+    if loss == "cispo" and why == "cut by the dual clip":
+        pytest.skip("CISPO has no dual clip")
+    found, near = [], []
+    for distance, into in ((gap, found), (math.log(1e3), near)):
+        # GSPO's ratio is the response's, so the far token decides of all of it.
+        batch, plan = far_token(dtype, distance, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]
+        for form in (None, "k1", "k2", "k3", "abs"):
+            logprobs = batch.logprobs.clone().requires_grad_()
+            made = replace(plan, kl_form=form)
+            terms = POLICY_LOSSES[loss](logprobs, batch.old_logprobs, batch.advantages, batch.mask, made)
+            (gradient,) = torch.autograd.grad(terms.aggregated.sum(), logprobs)
+            into.append(torch.stack([terms.aggregated.detach(), gradient]))
+    values = torch.stack(found)
+    assert bool(values.isfinite().all())
+    assert torch.equal(values, torch.stack(near))
+    assert bool((values[:, 1, 0, 1] == 0).all()) == (loss != "cispo" or why != "cut above")
+
+
+@pytest.mark.parametrize("gap", BEYOND_EXP[torch.float32])
+def test_the_textbook_form_has_no_gradient_there(gap: float) -> None:
+    for why in ("no advantage", "cut above"):
+        batch, _ = far_token(torch.float32, gap, **INERT[why])  # type: ignore[arg-type]
+        logprobs = batch.logprobs.clone().requires_grad_()
+        ratio = (logprobs - batch.old_logprobs).exp()
+        value = torch.minimum(ratio * batch.advantages, ratio.clamp(0.8, 1.28) * batch.advantages)
+        (gradient,) = torch.autograd.grad(value.sum(), logprobs)
+        assert gradient.isnan().tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("gap", BEYOND_EXP[torch.float32])
+def test_a_ratio_beyond_exp_that_decides_is_an_infinite_loss(gap: float) -> None:
+    """A < 0 and no dual clip: nothing bounds the term, and it is not made to look finite. Nor is NaN hidden."""
+    batch, plan = far_token(torch.float32, gap, advantage=-1.0, high=0.28)
+    terms, gradient = terms_and_gradient(batch, replace(plan, kl_form=None))
+    assert terms.policy.isposinf().tolist() == gradient.isposinf().tolist() == [[False, True, False]]
+    batch, plan = far_token(torch.float32, math.nan, advantage=0.0)
+    assert terms_and_gradient(batch, plan)[0].policy.isnan().tolist() == [[False, True, False]]
+
+
 def test_ppo_cut_is_where_the_gradient_vanishes() -> None:
     batch = optimizer_batch(8, drift=0.8)
     plan = plan_of(batch, 0.2, 0.28)
@@ -197,3 +284,11 @@ def test_ppo_cut_is_where_the_gradient_vanishes() -> None:
     assert masked_equal(cut, gradient == 0, batch.mask)
     swapped = ppo_cut(batch.logprobs - batch.old_logprobs, batch.advantages, clip_low=0.28, clip_high=0.2)
     assert not masked_equal(swapped, cut, batch.mask)
+
+
+def test_ppo_cut_leaves_tokens_without_advantage() -> None:
+    """They have no gradient to lose, on either side of the range."""
+    log_ratio = torch.tensor([[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    advantages = torch.tensor([[0.0, -1.0, 1.0, 0.0, -1.0, 1.0]], dtype=torch.float64)
+    cut = ppo_cut(log_ratio, advantages, clip_low=0.2, clip_high=0.2)
+    assert cut.tolist() == [[False, True, False, False, False, True]]

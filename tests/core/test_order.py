@@ -39,6 +39,15 @@ def test_first_by_sorting(ties: bool, count: int) -> None:
         assert count in (0, 500, 900) or backwards != found
 
 
+@pytest.mark.parametrize("count", range(1, 6))
+def test_negative_numbers_come_before_0(count: int) -> None:
+    """The second column runs the other way, so elements whose first columns are confused change places."""
+    numbers = torch.arange(3, -4, -1)
+    for columns in ([numbers], [numbers, -numbers]):
+        assert {int(index) for index in first(columns, count).nonzero()} == by_sorting(columns, count)
+    assert by_sorting([numbers], count) != by_sorting([numbers.abs(), numbers], count)
+
+
 def test_a_tie_that_does_not_fit_is_said_with_its_room() -> None:
     keys = torch.tensor([3, 1, 1, 1, 2])
     found = cut([keys], 2)

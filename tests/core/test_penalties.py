@@ -112,3 +112,29 @@ def test_a_term_acts_where_its_weight_and_the_mask_say_so() -> None:
     ):
         with pytest.raises(ShapeError):
             missing()
+
+
+@pytest.mark.parametrize("gap", [-95.0, -math.inf, math.inf, math.nan])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_has_no_weight_is_inert_whatever_its_log_ratio(form: KLForm, gap: float) -> None:
+    """k3 overflows from a log ratio of -88.7 on in float32."""
+    log_ratio = torch.tensor([[0.3, gap, gap]], requires_grad=True)
+    weight, mask = torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([[True, True, False]])
+    term = kl_term(weight, form, log_ratio, None, mask)
+    found = gradient(term.sum(), log_ratio)
+    assert term[0, 1:].tolist() == found[0, 1:].tolist() == [0.0, 0.0]
+    assert float(term[0, 0].detach()) > 0 and float(found[0, 0]) != 0
+    if form == "k3" and gap < 0:
+        one_where = torch.where((weight > 0) & mask, weight * divergence(log_ratio, form), 0.0)
+        assert gradient(one_where.sum(), log_ratio).isnan().tolist() == [[False, True, True]]
+        assert not bool(kl_term(weight, form, log_ratio, None, mask | True)[0, 2].isfinite()), "where it acts it shows"
+
+
+def test_a_negative_bonus_punishes_entropy() -> None:
+    weight = torch.tensor([[-0.5, 0.0, -0.5]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False]])
+    entropies = torch.tensor([[2.0, 2.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    term = entropy_bonus_term(weight, entropies, mask)
+    assert term.tolist() == [[1.0, 0.0, 0.0]]
+    assert gradient(term.sum(), entropies).tolist() == [[0.5, 0.0, 0.0]]
+    assert entropy_bonus_term(-weight, entropies, mask).tolist() == [[-1.0, 0.0, 0.0]]

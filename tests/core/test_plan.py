@@ -20,10 +20,10 @@ from covent.controls import (
     plan,
 )
 from covent.core.plan import compose, on_policy_noise
-from covent.errors import ConfigError
+from covent.errors import ConfigError, PrecisionError
 from covent.rollout.batch import join, score
 from covent.rollout.sampler import sample
-from tests.support.batches import masked_equal, optimizer_batch, splits
+from tests.support.batches import VALUES, masked_equal, optimizer_batch, splits
 from tests.support.small_model import shared_model
 
 
@@ -145,3 +145,34 @@ def test_the_noise_floor_covers_batches_of_another_shape() -> None:
     assert float(difference.max()) > 0
     assert bool((difference < floor).all())
     assert float(floor.max()) < 1e-3, "a real change of the policy is seen"
+
+
+def test_the_noise_floor_covers_tokens_that_are_nearly_certain() -> None:
+    """log pi near 0 is the log of a sum near 1: it is rounded like 1, not like itself."""
+    logits = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0))
+    logits[:, 0] = 16.0
+    one, other = logits.log_softmax(-1)[:, 0], logits.flip(-1).add(7.3).log_softmax(-1)[:, -1]
+    difference = (one - other).abs()
+    assert float(one.abs().max()) < 1e-3
+    assert bool((difference <= on_policy_noise(one)).all())
+    of_itself = 64 * torch.finfo(torch.float32).eps * one.abs()
+    assert bool((difference > of_itself).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers_below_float32_are_refused(name: str, dtype: torch.dtype) -> None:
+    batch = optimizer_batch(0, dtype=torch.float32)
+    with pytest.raises(PrecisionError, match=rf"Measured\.{name} is {dtype}; it must be float32".replace("torch.", "")):
+        replace(batch, **{name: getattr(batch, name).to(dtype)})
+    # Why: the rounding of such a log-prob is far above what float32 explains.
+    rounded = batch.logprobs.to(dtype).float()
+    assert bool(((rounded - batch.logprobs).abs() > on_policy_noise(batch.logprobs))[batch.mask].any())
+
+
+def test_joined_shares_are_at_most_all_tokens() -> None:
+    """0.8 + 0.5 of the tokens are all of them; 0.4 + 0.5 are not."""
+    batch, kl = optimizer_batch(4), KLCov(kl_cov_ratio=0.5)
+    assert plan(batch, [TopEntropy(top_entropy_quantile=0.2), kl], 0).reading.asked_frac == 1.0
+    less = plan(batch, [TopEntropy(top_entropy_quantile=0.6), kl], 0).reading.asked_frac
+    assert less == pytest.approx(0.9)

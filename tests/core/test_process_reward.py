@@ -80,3 +80,10 @@ def test_groups_that_cannot_be() -> None:
         prime_advantages(PROCESS, OUTCOME.view(32, 1), BATCH.mask)
     with pytest.raises(EmptyMaskError):
         prime_advantages(PROCESS, OUTCOME, torch.zeros_like(BATCH.mask))
+
+
+def test_advantages_carry_no_gradient() -> None:
+    rewards = PROCESS.clone().requires_grad_()
+    assert not prime_advantages(rewards, OUTCOME, BATCH.mask).requires_grad
+    prm = BATCH.logprobs.clone().requires_grad_()
+    assert implicit_process_rewards(prm, BATCH.old_logprobs, BATCH.mask, beta=0.05).requires_grad

@@ -59,6 +59,15 @@ def test_the_gradient_in_expectation_is_the_entropys() -> None:
     assert not sampled_entropy(log_p[None], torch.ones(1, NUM_ACTIONS, dtype=torch.bool)).value.requires_grad
 
 
+def test_only_the_policy_of_the_weighted_mean_gets_a_gradient() -> None:
+    batch = optimizer_batch(2)
+    policy, sampler = batch.logprobs.clone().requires_grad_(), batch.old_logprobs.clone().requires_grad_()
+    assert importance_sampled_entropy(policy, batch.old_logprobs, batch.mask).value.requires_grad
+    assert not importance_sampled_entropy(batch.logprobs, sampler, batch.mask).value.requires_grad
+    assert not self_normalised_entropy(policy, batch.old_logprobs, batch.mask).value.requires_grad
+    assert not self_normalised_entropy(batch.logprobs, sampler, batch.mask).value.requires_grad
+
+
 def test_values_by_plain_loops_and_padding() -> None:
     batch = optimizer_batch(0)
     kept = [(float(batch.logprobs[place]), float(batch.old_logprobs[place])) for place in tokens(batch)]

@@ -12,7 +12,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from covent.core.keys import TokenIdentity, key, token_hash
-from covent.core.selection import count_of_share, random_tokens, top_tokens
+from covent.core.selection import count_of_share, random_tokens, tokens_in_band, top_tokens
+from covent.errors import NonFiniteError
 from tests.support.batches import identity_grid, named
 from tests.support.tolerances import CHANCE
 
@@ -86,6 +87,41 @@ def test_rounding_noise_does_not_break_ties() -> None:
 def test_the_unit_of_the_scores_does_not_matter(factor: float) -> None:
     scores, eligible = scores_of(2), eligible_tokens(2)
     assert torch.equal(top_tokens(factor * scores, eligible, 50, IDENTITY), top_tokens(scores, eligible, 50, IDENTITY))
+
+
+def test_a_largest_score_just_below_a_power_of_two_has_the_same_grid() -> None:
+    """As 1 comes out of a sum in another order. 0.5 and a little more tie, and the lower identity goes first."""
+    tokens = torch.ones(1, 3, dtype=torch.bool)
+    identity = TokenIdentity(*torch.tensor([[[2, 0, 1]], [[0, 0, 0]], [[0, 0, 0]]]))
+    for largest in (1.0, math.nextafter(1.0, 0.0), 1.3):
+        scores = torch.tensor([[largest, 0.5, 0.5 + 1.5e-6]], dtype=torch.float64)
+        assert top_tokens(scores, tokens, 2, identity).tolist() == [[True, True, False]]
+    # With a largest score of half the size the grid is finer, and the two do not tie.
+    scores = torch.tensor([[0.65, 0.5, 0.5 + 1.5e-6]], dtype=torch.float64)
+    assert top_tokens(scores, tokens, 2, identity).tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_band_by_plain_comparison(seed: int) -> None:
+    """No score of these lies within the tie grid of an end."""
+    scores, eligible = scores_of(seed), eligible_tokens(seed)
+    found = tokens_in_band(scores, eligible, -0.3, 0.9)
+    assert torch.equal(found, eligible & (scores >= -0.3) & (scores <= 0.9))
+    assert not torch.equal(found, tokens_in_band(scores, eligible, -0.3, 0.8))
+    junk = scores.masked_fill(~eligible, math.nan)
+    assert torch.equal(tokens_in_band(junk, eligible, -0.3, 0.9), found)
+    with pytest.raises(NonFiniteError, match="not finite"):
+        tokens_in_band(junk, torch.ones_like(eligible), -0.3, 0.9)
+
+
+def test_rounding_leaves_no_token_outside_an_end_that_it_is_equal_to() -> None:
+    scores = torch.tensor([[0.1 + 0.2, 0.3, 0.7 - 0.4, 0.3000001, 0.29999, 0.30001]], dtype=torch.float64)
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    on_the_end = [[True, True, True, True, False, False]]
+    assert tokens_in_band(scores, everything, 0.3, 0.3).tolist() == on_the_end
+    assert ((scores >= 0.3) & (scores <= 0.3)).tolist() == [[False, True, False, False, False, False]]
+    assert tokens_in_band(torch.zeros(1, 2), everything[:, :2], 0.0, 1.0).tolist() == [[True, True]]
+    assert tokens_in_band(torch.zeros(1, 2), everything[:, :2], 1e-9, 1.0).tolist() == [[False, False]]
 
 
 def test_scores_that_may_not_be_chosen_do_not_matter() -> None:

@@ -27,13 +27,17 @@ from tests.support.tolerances import TIGHT
 SEEDS = range(8)
 
 
-def random_step(seed: int, num_sequences: int = 24, longest: int = 40) -> tuple[TokenBatch, Measured]:
-    """One random step, as a dump and as the tensors that the trainer would measure; some tokens tie."""
+def random_step(
+    seed: int, num_sequences: int = 24, longest: int = 40, *, jitter: float = 0.0
+) -> tuple[TokenBatch, Measured]:
+    """One random step, as a dump and as the tensors that the trainer would measure; some tokens tie, up to a jitter."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(5, longest, num_sequences)
     shape = (num_sequences, longest)
     mask = np.arange(longest) < lengths[:, None]
-    logprob = np.round(-rng.gamma(0.6, 0.8, shape), 2)
+    logprob = np.round(-rng.gamma(0.6, 0.8, shape), 0 if jitter else 2) - jitter * np.random.default_rng(
+        [seed, 1]
+    ).random(shape)
     old = logprob + 0.5 * rng.standard_normal(shape)
     advantage = np.broadcast_to(rng.choice([-1.5, -0.5, 0.5, 1.5], num_sequences)[:, None], shape)
     sequence, position = np.nonzero(mask)
@@ -85,6 +89,20 @@ def test_kl_cov_chooses_what_the_control_chooses(seed: int, ratio: float) -> Non
     batch, measured = random_step(seed)
     expected = kl_cov(measured, KLCov(kl_cov_ratio=ratio), key=0).chosen[measured.mask]
     assert kl_cov_tokens(batch, ratio).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_near_ties_fall_on_the_same_grid(seed: int) -> None:
+    """Covariances a few steps of the tie grid apart; a choice by their plain values is another."""
+    num_plain = 0
+    for ratio in (0.02, 0.05, 0.1, 0.2, 0.4):
+        batch, measured = random_step(seed, jitter=3e-5)
+        expected = kl_cov(measured, KLCov(kl_cov_ratio=ratio), key=0).chosen[measured.mask].numpy()
+        assert kl_cov_tokens(batch, ratio).tolist() == expected.tolist()
+        covariances = token_covariances(batch.logprob, batch.advantage)
+        plain = np.argsort(-covariances, kind="stable")[: int(expected.sum())]
+        num_plain += set(plain) != set(np.flatnonzero(expected))
+    assert num_plain > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

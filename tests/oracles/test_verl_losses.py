@@ -447,9 +447,9 @@ def test_a_wrong_gradient_beside_a_right_loss_is_caught() -> None:
     num_caught = 0
     for batch in RANDOM:
         logprobs = batch.logprobs.clone().requires_grad_()
-        ratio = means_of_responses(logprobs - batch.old_logprobs, batch.mask)[:, None].exp().expand_as(logprobs)
+        log_ratio = means_of_responses(logprobs - batch.old_logprobs, batch.mask)[:, None].expand_as(logprobs)
         limits = {f"clip_{end}": batch.settings[f"clip_ratio_{end}"] for end in ("low", "high")}
-        value = clipped_objective(ratio, batch.advantages.masked_fill(~batch.mask, 0.0), **limits).value
+        value = clipped_objective(log_ratio, batch.advantages.masked_fill(~batch.mask, 0.0), **limits).value
         counts = measured(batch).counts(max_tokens=batch.mask.shape[1])
         loss = VERLS_AGGREGATIONS[batch.aggregation](-value, batch.mask, counts)
         (gradient,) = torch.autograd.grad(loss, logprobs)

@@ -57,7 +57,7 @@ def truncations(path: Path) -> list[int]:
     return [0, 1, size // 2, size - 1]
 
 
-@pytest.mark.parametrize("num", [2, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(2, id="short"), pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_truncated_file_is_found_named_and_set_aside(num: int, whole: Path, run: Path, tmp_path: Path) -> None:
     files = sorted(path.name for path in (checkpoints(run) / KEPT[0]).iterdir())
     cases = [(name, size) for name in files for size in truncations(checkpoints(run) / KEPT[0] / name)]
@@ -80,7 +80,7 @@ def test_a_truncated_file_is_found_named_and_set_aside(num: int, whole: Path, ru
     )
 
 
-@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [pytest.param(60, id="short"), pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_found_before_use(flips: int, run: Path) -> None:
     """Uniform over all bits of all files; the libraries that load them see next to none."""
     chance = random.Random(0)

@@ -105,8 +105,9 @@ def limited_by_the_system(tmp_path: Path, num_bytes: int, whole: Path) -> bool:
     """Whether a limit on the size of files stops a run; it must then go on without it as if nothing had been."""
     run = tmp_path / f"run {num_bytes}"
     words = ["train", str(tmp_path / "config.yaml"), "--out", str(run)]
-    code = exit_code(started(call, words, tmp_path / "log", partial(no_file_above, num_bytes)))
-    assert code in (0, 4), (tmp_path / "log").read_text()[-2000:]
+    # What it prints goes nowhere: a file of it would meet the limit too.
+    code = exit_code(started(call, words, Path(os.devnull), partial(no_file_above, num_bytes)))
+    assert code in (0, 4), num_bytes
     if code == 4:
         again = ["resume", str(run)] if (run / "run.json").exists() else words
         assert exit_code(started(call, again, tmp_path / "log")) == 0

@@ -110,7 +110,8 @@ def after_step(whole: Path, folder: Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "modes"), [(2, ["refill"]), pytest.param(40, list(MODES), marks=pytest.mark.slow)]
+    ("num_steps", "modes"),
+    [pytest.param(2, ["refill"], id="short"), pytest.param(40, list(MODES), marks=pytest.mark.slow)],
 )
 def test_resumed_after_every_step(num_steps: int, modes: list[str], tmp_path: Path) -> None:
     different = {}

@@ -69,7 +69,7 @@ def into_reward(injection: Injection, patch: pytest.MonkeyPatch) -> None:
 
 def into_advantage(injection: Injection, patch: pytest.MonkeyPatch) -> None:
     given = rollouts.group_standardised
-    patch.setattr(rollouts, "group_standardised", lambda rewards: injection.spoil(given(rewards)))
+    patch.setattr(rollouts, "group_standardised", lambda rewards, **named: injection.spoil(given(rewards, **named)))
 
 
 def into_logits_of_the_sampler(injection: Injection, patch: pytest.MonkeyPatch) -> None:

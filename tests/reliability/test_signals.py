@@ -1,8 +1,9 @@
-"""SIGTERM and SIGINT at any moment: saved, the right exit code, and the rest is identical; twice: gone at once."""
+"""SIGTERM, SIGINT, SIGHUP at any moment: saved, the right exit code, and the rest is identical; twice: gone at once."""
 
 from __future__ import annotations
 
 import os
+import pty
 import random
 import re
 import shutil
@@ -26,7 +27,7 @@ from tests.contract.source import ROOT
 from tests.support.figures import figure
 from tests.support.interrupted import call, differences, exit_code, settings, slow_disk, started, tiny_demo, written
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,10 @@ def duration_s(workplace: Path) -> float:
     return status.seconds + 0.5
 
 
+def has_finished(run: Path) -> bool:
+    return read_run(run).status.state == "finished"
+
+
 def signalled(workplace: Path, name: str, after_s: float, *, sent: signal.Signals) -> tuple[int, float]:
     """Exit code of a run that gets a signal, and the time from the signal to its end."""
     process = started(
@@ -55,7 +60,7 @@ def signalled(workplace: Path, name: str, after_s: float, *, sent: signal.Signal
     return exit_code(process), time.monotonic() - start
 
 
-@pytest.mark.parametrize("num", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(2, id="short"), pytest.param(100, marks=pytest.mark.slow)])
 def test_one_signal_saves_and_ends(num: int, workplace: Path) -> None:
     chance = random.Random(num)
     longest_s = duration_s(workplace)
@@ -64,14 +69,15 @@ def test_one_signal_saves_and_ends(num: int, workplace: Path) -> None:
         sent = chance.choice(list(CODES))
         run = workplace / "run"
         code, seconds = signalled(workplace, "run", chance.uniform(0, longest_s), sent=sent)
-        if code == 0 or (code != CODES[sent] and not (run / "run.json").exists()):
+        has_begun = (run / "run.json").exists()
+        if code == 0 or (code != CODES[sent] and not has_begun) or (has_begun and has_finished(run)):
             # After the end, or in the interpreter's own start, before covent could hear it.
             shutil.rmtree(run, ignore_errors=True)
             continue
         assert code == CODES[sent], (workplace / "log").read_text()[-3000:]
         stopped += 1
         ends.append(seconds)
-        if (run / "run.json").exists():
+        if has_begun:
             status = read_run(run).status
             assert (status.state, sent.name in status.message) == ("interrupted", True)
             rows = (run / "steps.jsonl").read_bytes().count(b"\n") if (run / "steps.jsonl").exists() else 0
@@ -85,12 +91,12 @@ def test_one_signal_saves_and_ends(num: int, workplace: Path) -> None:
     p50, p95 = statistics.median(ends), sorted(ends)[int(0.95 * len(ends))]
     figure(
         4,
-        f"{stopped} of {stopped} saved with exit code 143 or 130 and went on identically; 0 rollout steps lost;"
+        f"{stopped} of {stopped} saved with exit code 143, 130 or 129 and went on identically; 0 rollout steps lost;"
         f" seconds to exit p50 {p50:.2f}, p95 {p95:.2f}, max {max(ends):.2f}",
     )
 
 
-@pytest.mark.parametrize("num", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(1, id="short"), pytest.param(50, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_at_once(num: int, workplace: Path) -> None:
     """The disk takes its time, so that most second signals meet the first one's save."""
     chance = random.Random(num)
@@ -144,6 +150,47 @@ def test_a_block_inside_a_block_changes_nothing() -> None:
         stopping.ask(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             stopping.poll()
+
+
+def test_under_nohup_a_closing_terminal_is_not_heard() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            stopping.poll()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with stopping.on_signals(), pytest.raises(Stopped) as stopped:
+        os.kill(os.getpid(), signal.SIGHUP)
+        stopping.poll()
+    assert stopped.value.exit_code == 129
+
+
+TO_A_TERMINAL = """
+import os, signal, sys, time
+from covent import stopping
+with stopping.on_signals():
+    print("ready", flush=True)
+    try:
+        while True:
+            stopping.poll()
+            time.sleep(0.01)
+    except stopping.Stopped as stopped:
+        {before}
+        print("interrupted", flush=True)
+        sys.exit(stopped.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("before", "code"), [("", 129), ("sys.stdout = open('/dev/tty', 'w')", 1)])
+def test_a_terminal_that_closes_does_not_hide_the_exit_code(before: str, code: int) -> None:
+    """With the negative control: words to the terminal itself fail."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", TO_A_TERMINAL.format(before=before)])  # noqa: S606
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
 
 
 def is_running(pid: int) -> bool:

@@ -17,7 +17,7 @@ from tests.support.figures import figure
 from tests.support.interrupted import call, differences, exit_code, settings, started, written
 
 
-@pytest.mark.parametrize("num", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(1, id="short"), pytest.param(50, marks=pytest.mark.slow)])
 def test_exactly_one_proceeds(num: int, tmp_path: Path) -> None:
     chance = random.Random(num)
     config = written(tmp_path, **settings())

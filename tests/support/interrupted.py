@@ -170,10 +170,10 @@ def slow_disk(seconds: float) -> None:
 
 def tiny_demo() -> None:
     """From now on, the demo's runs are long, and made of the smallest steps."""
-    from covent.train import config
+    from covent.train import config_file
 
-    parse = config.parse_config
-    config.parse_config = lambda asked, source: parse(settings("mini-batches", steps=100_000), source=source)
+    parse = config_file.parse_config
+    config_file.parse_config = lambda asked, source: parse(settings("mini-batches", steps=100_000), source=source)
 
 
 def written(folder: Path, **config: Any) -> Path:

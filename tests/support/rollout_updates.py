@@ -40,10 +40,14 @@ from covent.core.reduce import AGGREGATIONS, part_of_mean
 VOCABULARY, LENGTH, NUM_PROMPTS, NUM_SAMPLES, NUM_UPDATES = 6, 24, 16, 4, 3
 STEP_SIZE = 4.0
 
+CLIP_COV, KL_COV = [ClipCov(clip_cov_ratio=0.05, clip_cov_lb=0.2)], [KLCov(kl_cov_ratio=0.05)]
+
 CASES: dict[str, tuple[list[AnyControl], str, str]] = {
     "ppo_clip": ([PPOClip(clip_ratio_c=1.5)], "vanilla", "token-mean"),
-    "clip_cov": ([ClipCov(clip_cov_ratio=0.05, clip_cov_lb=0.2)], "vanilla", "token-mean"),
-    "kl_cov": ([KLCov(kl_cov_ratio=0.05)], "vanilla", "token-mean"),
+    "clip_cov": (CLIP_COV, "vanilla", "token-mean"),
+    "kl_cov": (KL_COV, "vanilla", "token-mean"),
+    "clip_cov_float32": (CLIP_COV, "vanilla", "token-mean"),
+    "kl_cov_float32": (KL_COV, "vanilla", "token-mean"),
     "kl_cov_many": ([KLCov(kl_cov_ratio=0.7, kl_form="k3")], "vanilla", "token-sum"),
     "top_entropy": ([TopEntropy(), PPOClip()], "cispo", "seq-mean-token-sum"),
     "gspo": ([PPOClip(clip_ratio_low=0.05, clip_ratio_high=0.05)], "gspo", "seq-mean-token-mean"),
@@ -59,7 +63,8 @@ CASES: dict[str, tuple[list[AnyControl], str, str]] = {
         "seq-mean-token-sum-norm",
     ),
 }
-"""Name → controls, loss and aggregation: every loss and mode, and each control at least once."""
+"""Name → controls, loss and aggregation: every loss and mode, and each control at least once. In a case of float32 the
+plan is made from what was measured in float32; the loss stays in float64, so that the updates can be compared."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +117,17 @@ def updates(
 ) -> Iterator[dict[str, Any]]:
     """Measure → Plan → Loss for each update of the rollout: the chosen tokens of this rank and the summed gradient."""
     settings, loss, mode = CASES[case]
+    dtype = torch.float32 if case.endswith("float32") else torch.float64
     logits = start_logits()
     old, _ = scores(logits, part)
     states = first_states(settings)
     for update in range(NUM_UPDATES):
         logprobs, entropies = scores(logits, part)
         measured = Measured(
-            logprobs=logprobs,
-            old_logprobs=old,
-            entropies=entropies,
-            advantages=part.advantages,
+            logprobs=logprobs.to(dtype),
+            old_logprobs=old.to(dtype),
+            entropies=entropies.to(dtype),
+            advantages=part.advantages.to(dtype),
             mask=part.mask,
             identity=part.identity,
             sampler_logprobs=old - 0.01 * part.tokens[:, 1:],
@@ -146,15 +152,21 @@ def updates(
         # A rank without any response still takes part in the sum.
         own = torch.zeros_like(logits) if weights.grad is None else weights.grad
         gradient = ranks.total(own, group)
-        identities = zip(*(column[made.chosen].tolist() for column in part.identity), strict=True)
+        covariances = [measured.covariances()[part.mask].tolist()]
         yield {
-            "chosen": sorted(identities),
+            "chosen": _of_tokens(part, made.chosen),
+            "covariances": _of_tokens(part, part.mask, *covariances),
             "gradient": gradient.tolist(),
             "reading": made.reading.model_dump(),
             "states": [state and list(state) for state in states],
         }
         # A mode's unit decides the size of its gradient; the step keeps the policies comparable.
         logits = logits - STEP_SIZE * gradient / gradient.norm().clamp(min=1e-9) * 0.1
+
+
+def _of_tokens(part: Rollout, where: Tensor, *values: list[float]) -> list[tuple[float, ...]]:
+    """(prompt, sample, position) and values of some tokens, in order."""
+    return sorted(zip(*(column[where].tolist() for column in part.identity), *values, strict=True))
 
 
 def _rank(rank: int, num_ranks: int, store: str, result: str) -> None:

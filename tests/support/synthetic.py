@@ -193,7 +193,7 @@ def _probe(rng: np.random.Generator, shape: Shape, step: int, before: float) -> 
     observed = trend + rng.normal(0, 0.4 * abs(trend) + 5e-5)
     return ProbeReading(
         num_states=256,
-        entropy_before=before,
+        entropy_before=max(before, 0.0),
         predicted_theorem1=0.3 * trend * math.exp(rng.normal(0, 0.5)),
         predicted_theorem2=0.6 * trend * math.exp(rng.normal(0, 0.5)) + 0.02 * observed,
         accounted=observed * (1 + rng.normal(0, 0.05)),

@@ -23,6 +23,7 @@ from covent.tabular import (
 )
 from covent.tabular.cases import GROUP_SIZE, NUM_UPDATES, Case, Step, StepAt
 from covent.tabular.order import STEP_SIZES
+from tests.contract.source import ROOT
 from tests.support.tolerances import SLOPE, TIGHT
 from tests.tabular.problems import random_full_tree, random_logits
 
@@ -63,6 +64,20 @@ def test_lemma_1_needs_only_the_logits(case: Case, found: dict[str, CaseReading]
     lemma = found[case.name].lemma_1_order
     assert lemma is not None
     assert lemma.verdict == ("fails" if case.name == "visitation_moves" else "first order")
+
+
+def test_how_often_the_sign_is_right_is_what_the_page_says() -> None:
+    """The rows of `covent theory` as it stands: 100 problems, seed 0. The sign is read at the smallest step alone."""
+    cases = {case.name: (index, case) for index, case in enumerate(HOLDING + BROKEN)}
+    page = " ".join((ROOT / "docs" / "papers.md").read_text(encoding="utf-8").split())
+    right = []
+    for name in ("shared", "shared_natural", "adam", "adam_natural"):
+        index, case = cases[name]
+        reading = measure(case, np.random.default_rng([0, index]), 100, step_sizes=STEP_SIZES[-2:])
+        right.append(round(100 * reading.same_sign_frac))
+    assert f"{min(right)} to {max(right)} % of right signs" in page
+    assert f"its sign is wrong in {100 - max(right)} to {100 - min(right)} % of the problems" in page
+    assert f"{min(right) + 1} to {max(right)} % of right signs" not in page
 
 
 def test_several_updates_cost_size_but_not_order(found: dict[str, CaseReading]) -> None:

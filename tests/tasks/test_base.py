@@ -130,6 +130,5 @@ def test_the_corpus_follows_its_own_seed_or_the_runs() -> None:
     assert text(ClockSettings(), 1) == text(ClockSettings(corpus_seed=1), 2) != text(ClockSettings(), 2)
 
 
-def test_verdicts_have_rewards() -> None:
-    assert [verdict.reward for verdict in (Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE)] == [1.0, 0.0, 0.0]
+def test_a_problem_is_named_by_its_prompt() -> None:
     assert Problem(prompt="Q 1 A", answer="1").key == hashlib.sha256(b"Q 1 A").hexdigest()

@@ -66,6 +66,7 @@ def _machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "thread_variables": ", ".join(f"{name}={value}" for name, value in threads.items()) or "none set",
         "gpu": _gpu(),
+        "programs": _isolation(),
         "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
     }
 
@@ -97,6 +98,22 @@ def _gpu() -> str:
         return f"{name}, {memory_gb:.0f} GB, driver {driver} ({pynvml.nvmlDeviceGetCount()} in all)"
     finally:
         pynvml.nvmlShutdown()
+
+
+def _isolation() -> str:
+    """Whether programs of a code task can run here, as a program that tries to get out has shown."""
+    from covent.errors import IsolationError
+    from covent.verifiers.sandbox import Sandbox
+    from covent.verifiers.settings import VerifierSettings
+
+    sandbox = Sandbox(VerifierSettings())
+    try:
+        sandbox.start()
+    except IsolationError as error:
+        return f"cannot be isolated: {error.cause}"
+    finally:
+        sandbox.close()
+    return f"isolated by {sandbox.route}"
 
 
 def _torch_facts() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
 3 no checkpoint of a run is whole; 4 the disk is full, read-only or broken; 130 interrupted by Ctrl-C (SIGINT), 143 by
-SIGTERM, in both cases after the state of a run was saved.
+SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved. `lint` alone ends with 3
+after a warning, 4 after an error.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from typing import get_args
 
@@ -27,6 +26,7 @@ from covent.cli.explain import Explain
 from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
 from covent.cli.forecast import Forecast
+from covent.cli.lint import Lint
 from covent.cli.measure import Measure
 from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
@@ -35,9 +35,9 @@ from covent.cli.resume import Resume
 from covent.cli.theory import Theory
 from covent.cli.train import Train
 from covent.errors import CoventError
-from covent.stopping import Stopped, end_with_parent
+from covent.stopping import Stopped, interrupts_raised
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Report | Theory | Bench | Doctor
+Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Lint | Report | Theory | Bench | Doctor
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
@@ -61,10 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `covent`; those of the process if None.
     """
-    if threading.current_thread() is threading.main_thread():
-        # A shell's background job, and whatever it starts, ignores SIGINT; a run that cannot be interrupted is no help.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    end_with_parent()
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
         print(f"covent {__version__}")
@@ -120,7 +116,7 @@ def positionals_first(words: Sequence[str]) -> list[str]:
 def _run(command: Command) -> int:
     output = Output(as_json=command.json)
     try:
-        with output.reserved():
+        with interrupts_raised(), output.reserved():
             outcome = command.run(output)
         exit_code, facts = outcome.exit_code, outcome.facts
     except CoventError as error:

@@ -25,6 +25,8 @@ class Train:
     """Settings that replace those of the file; a dot goes into a section."""
     out: Annotated[Path | None, option("DIR")] = None
     """Run folder to make. If not given: runs/NAME-OF-CONFIG, or the next free runs/NAME-OF-CONFIG-2, …"""
+    skip_bad: bool = False
+    """Leave out rows of the task's data that cannot be used, as task.skip_bad=true: they are counted and kept."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
 
@@ -43,7 +45,8 @@ class Train:
             from covent.train.config_file import load_config
             from covent.train.run import train
 
-            config = load_config(self.config, list(self.settings))
+            settings = [*self.settings, *(["task.skip_bad=true"] if self.skip_bad else [])]
+            config = load_config(self.config, settings)
             for warning in config_warnings(config):
                 output.warn(warning)
             with output.progress() as progress:

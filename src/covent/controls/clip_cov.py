@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.core.loss import ppo_cut
 from covent.core.plan import Measured, Plan, selection_reading, unclipped_plan
-from covent.core.selection import count_of_share, random_tokens
+from covent.core.selection import count_of_share, random_tokens, tokens_in_band
 
 
 class ClipCov(BaseModel):
@@ -47,16 +47,17 @@ def clip_cov(measured: Measured, settings: ClipCov, key: int) -> Plan:
       key: decides the draw.
     Source: arXiv 2505.22617, Eqs. 11 and 12. Differs: like the released code, tokens that the PPO clip already cuts
       are no candidates. Unlike it, the share is taken over the optimizer batch and not over each micro-batch, the
-      band is closed, and a share of less than one token selects none.
+      band is closed, its ends are compared on the tie grid (`tokens_in_band`), and a share of less than one token
+      selects none.
     """
-    covariances = measured.covariances()
     cut = ppo_cut(
         measured.logprobs - measured.old_logprobs,
         measured.advantages,
         clip_low=settings.clip_ratio_low,
         clip_high=settings.clip_ratio_high,
     )
-    candidates = measured.mask & ~cut & (covariances >= settings.clip_cov_lb) & (covariances <= settings.clip_cov_ub)
+    ends = settings.clip_cov_lb, settings.clip_cov_ub
+    candidates = ~cut & tokens_in_band(measured.covariances(), measured.mask, *ends, group=measured.group)
     num_candidates = measured.total_of(candidates)
     asked = count_of_share(settings.clip_cov_ratio, measured.num_tokens)
     chosen = random_tokens(candidates, asked, measured.identity, key=key, group=measured.group)

@@ -47,7 +47,7 @@ def clip_cov_released(measured: Measured, settings: ClipCovReleased, key: int) -
     may_be_chosen = torch.zeros_like(measured.mask)
     counts = []
     for rows, part in measured.micro_batches(settings.responses_per_micro_batch):
-        covariances = part.covariances()
+        covariances = part.covariances_as_released()
         candidates = (
             part.mask & ~cut[rows] & (covariances > settings.clip_cov_lb) & (covariances < settings.clip_cov_ub)
         )

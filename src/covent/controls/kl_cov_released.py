@@ -45,7 +45,7 @@ def kl_cov_released(measured: Measured, settings: KLCovReleased, key: int) -> Pl
     counts = []
     for rows, part in measured.micro_batches(settings.responses_per_micro_batch):
         asked = max(int(settings.kl_cov_ratio * part.num_tokens), 1)
-        chosen[rows] = top_tokens(part.covariances(), part.mask, asked, part.identity)
+        chosen[rows] = top_tokens(part.covariances_as_released(), part.mask, asked, part.identity)
         counts.append((part.num_tokens, asked))
     reading = selection_reading(
         measured,

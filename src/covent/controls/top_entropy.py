@@ -43,7 +43,7 @@ def top_entropy(measured: Measured, settings: TopEntropy, key: int) -> Plan:
     removed = measured.mask & ~kept
     num_removed = measured.total_of(removed)
     note = ""
-    if num_removed == 0 and settings.top_entropy_quantile < 1:
+    if num_removed == 0 and measured.num_tokens > 1 and settings.top_entropy_quantile < 1:
         note = "The tokens of highest entropy tie with all others, so top_entropy chose none to remove."
     reading = selection_reading(
         measured,

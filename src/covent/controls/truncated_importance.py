@@ -41,7 +41,9 @@ def truncated_importance(measured: Measured, settings: TruncatedImportance, key:
             "control 'truncated_importance' needs the sampling engine's own log-probs (Measured.sampler_logprobs), and"
             " this optimizer batch has none. Have the engine return them."
         )
-    gap = (measured.old_logprobs - measured.sampler_logprobs).masked_fill(~measured.mask, 0.0)
+    old, sampler = measured.old_logprobs, measured.sampler_logprobs
+    # Where they agree there is nothing to correct, even if both say -inf.
+    gap = (old - sampler).masked_fill(~measured.mask | (old == sampler), 0.0)
     if settings.rollout_is == "sequence":
         gap = gap.sum(dim=1, keepdim=True).expand_as(gap)
     weights = gap.exp()

@@ -36,11 +36,10 @@ def group_centred(rewards: Float[Tensor, "G K"], *, present: Bool[Tensor, "G K"]
       rewards: reward units; one row a group.
       present: False where a group has fewer than K samples; what stands there is inert. None: all are present.
     Returns: reward units; exactly 0 throughout a group of equal rewards or of one sample, and where not present.
-    Raises: ShapeError for K = 1: every advantage would be 0.
+    Raises: ShapeError when no group has two samples: every advantage would be 0.
     Source: Dr.GRPO, arXiv 2503.20783.
     """
-    if rewards.shape[1] < 2:
-        raise ShapeError("A group needs at least 2 samples: with 1 the group's mean is the reward itself.")
+    _must_compare(rewards, present)
     here = torch.ones_like(rewards, dtype=torch.bool) if present is None else present
     kept = rewards.masked_fill(~here, 0.0)
     mean = kept.sum(dim=1, keepdim=True) / _group_sizes(rewards, present)
@@ -59,7 +58,7 @@ def group_standardised(
 
     Args: as `group_centred`.
     Returns: unitless; exactly 0 throughout a group of equal rewards or of one sample, and where not present.
-    Raises: ShapeError for K = 1.
+    Raises: ShapeError when no group has two samples.
     Source: arXiv 2505.22617, Eq. 3, with the n-1 standard deviation and the 1e-6 of its released code.
 
     Example:
@@ -81,7 +80,7 @@ def leave_one_out(rewards: Float[Tensor, "G K"], *, present: Bool[Tensor, "G K"]
 
     Args: as `group_centred`.
     Returns: reward units; exactly 0 throughout a group of equal rewards or of one sample, and where not present.
-    Raises: ShapeError for K = 1.
+    Raises: ShapeError when no group has two samples.
     Source: RLOO, arXiv 2402.14740.
 
     Example:
@@ -178,7 +177,8 @@ def reinforce_plus_plus_baseline(
       mask: True where the token counts; the responses that are present, group after group, one a row.
     Returns: unitless; exactly 0 where the mask is False, and everywhere when each group's rewards are equal. A group
       of equal rewards among others has the same small advantage throughout, minus the batch's mean.
-    Raises: ShapeError for K = 1 or when the rows are not the responses present; EmptyMaskError when no token counts.
+    Raises: ShapeError when no group has two samples or the rows are not the responses present; EmptyMaskError when no
+      token counts.
     Source: REINFORCE++-baseline, arXiv 2501.03262, with the whitening of verl.
     """
     centred = group_centred(rewards, present=present)
@@ -187,6 +187,16 @@ def reinforce_plus_plus_baseline(
         raise ShapeError(f"{len(mask)} rows of tokens for {len(responses)} rewarded responses.")
     by_token = responses[:, None].expand(mask.shape)
     return whitened(by_token, mask, moments=masked_moments(by_token, mask))
+
+
+def _must_compare(rewards: Tensor, present: Tensor | None) -> None:
+    if rewards.shape[1] >= 2 and (present is None or not len(present) or bool((present.sum(dim=1) >= 2).any())):
+        return
+    samples = "1 sample" if present is None else f"at most {max(present.sum(dim=1).tolist(), default=0)} present"
+    raise ShapeError(
+        f"Each of the {len(rewards)} groups has {samples}, so nothing can be compared and every advantage would be 0."
+        " A group needs at least 2 samples: with 1 the group's mean is the reward itself."
+    )
 
 
 def _group_sizes(rewards: Tensor, present: Tensor | None) -> Tensor:

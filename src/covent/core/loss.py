@@ -1,8 +1,12 @@
 """The loss: per-token terms out. The caller sums them and divides once, by the counts of the whole optimizer batch.
 
-One general law, `clipped_objective`, takes any ratio, an asymmetric clip range and a dual clip. `surrogate` (the ratio
+One general law, `clipped_objective`, takes any log-ratio, an asymmetric clip range and a dual clip. `surrogate` (that
 of a token), `gspo` (that of a response) and `cispo` (the clipped ratio as a weight) execute a plan; the losses of the
 papers with their own settings are named calls in `covent.core.named`.
+
+No log-ratio is held back. Where a term does not depend on the ratio (no advantage, cut by a clip, removed by the plan)
+the ratio may overflow and the term and its gradient are exact all the same; where it does, an infinite ratio is an
+infinite loss.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ PolicyLoss = Callable[..., LossTerms]
 
 
 def clipped_objective(
-    ratio: Float[Tensor, "*shape"],
+    log_ratio: Float[Tensor, "*shape"],
     advantages: Float[Tensor, "*shape"],
     *,
     clip_low: float | None,
@@ -69,32 +73,37 @@ def clipped_objective(
         min(ratio A, clamp(ratio, 1 - clip_low, 1 + clip_high) A),     and where A < 0 at least dual_clip A
 
     Args:
-      ratio: of the current to the sampling policy, of a token or a response; gradients flow.
+      log_ratio: log of the current over the sampling policy, of a token or a response, nats; gradients flow. Infinite
+        ones are harmless where A = 0 and where a clip cuts.
       advantages: no gradient.
       clip_low, clip_high: distances from 1; None for no bound on that side.
       dual_clip: > 1; bounds the loss of tokens with A < 0 whose ratio has grown. None for none.
     Source: PPO, arXiv 1707.06347, Eq. 7; asymmetric range: DAPO, arXiv 2503.14476; dual clip: arXiv 1912.09729, Eq. 5.
 
     Example:
-      >>> ratio = torch.tensor([0.5, 1.5, 1.5, 5.0])
+      >>> log_ratio = torch.tensor([0.5, 1.5, 1.5, 5.0]).log()
       >>> advantages = torch.tensor([-1.0, 1.0, -1.0, -1.0])
-      >>> clipped_objective(ratio, advantages, clip_low=0.2, clip_high=0.2, dual_clip=3.0).value
+      >>> clipped_objective(log_ratio, advantages, clip_low=0.2, clip_high=0.2, dual_clip=3.0).value
       tensor([-0.8000,  1.2000, -1.5000, -3.0000])
     """
-    objective = ratio * advantages
-    nowhere = torch.zeros_like(ratio, dtype=torch.bool)
-    cut_low = cut_high = cut_dual = nowhere
+    ratio = log_ratio.detach().exp()
+    cut_low = cut_high = cut_dual = torch.zeros_like(ratio, dtype=torch.bool)
+    # What the advantage is multiplied by where the ratio itself does not decide.
+    bound = torch.ones_like(ratio)
     if clip_low is not None:
         cut_low = (ratio < 1 - clip_low) & (advantages < 0)
+        bound = bound.masked_fill(cut_low, 1 - clip_low)
     if clip_high is not None:
         cut_high = (ratio > 1 + clip_high) & (advantages > 0)
-    if clip_low is not None or clip_high is not None:
-        clipped = ratio.clamp(None if clip_low is None else 1 - clip_low, None if clip_high is None else 1 + clip_high)
-        objective = torch.minimum(objective, clipped * advantages)
+        bound = bound.masked_fill(cut_high, 1 + clip_high)
     if dual_clip is not None:
         cut_dual = (ratio > dual_clip) & (advantages < 0)
-        objective = torch.where(advantages < 0, torch.maximum(objective, dual_clip * advantages), objective)
-    return Objective(objective, cut_low, cut_high, cut_dual)
+        bound = bound.masked_fill(cut_dual, dual_clip)
+    # The exp is taken only where it decides: beyond the range of a float its gradient would be 0 x inf, NaN. What is
+    # NaN already stays so.
+    decides = ~(cut_low | cut_high | cut_dual | (advantages == 0)) | log_ratio.isnan()
+    live = log_ratio.masked_fill(~decides, 0.0).exp()
+    return Objective(torch.where(decides, live, bound) * advantages, cut_low, cut_high, cut_dual)
 
 
 def surrogate(
@@ -124,8 +133,7 @@ def surrogate(
       constant size.
     """
     log_ratio = _log_ratio(logprobs, old_logprobs, mask)
-    objective = _objective(log_ratio.exp(), advantages, mask, plan)
-    return _terms(objective, log_ratio, logprobs, mask, plan, inputs)
+    return _terms(_objective(log_ratio, advantages, mask, plan), log_ratio, logprobs, mask, plan, inputs)
 
 
 def gspo(
@@ -149,8 +157,9 @@ def gspo(
     """
     log_ratio = _log_ratio(logprobs, old_logprobs, mask)
     mean = means_of_responses(log_ratio.detach(), mask)[:, None]
-    ratio = (mean + log_ratio - log_ratio.detach()).exp()
-    return _terms(_objective(ratio, advantages, mask, plan), log_ratio, logprobs, mask, plan, inputs)
+    # Of pi alone: where pi_old is 0 the log-ratio is infinite, and inf - inf is NaN.
+    own = (logprobs - logprobs.detach()).masked_fill(~mask, 0.0)
+    return _terms(_objective(mean + own, advantages, mask, plan), log_ratio, logprobs, mask, plan, inputs)
 
 
 def cispo(
@@ -180,7 +189,9 @@ def cispo(
         ratio = ratio.clamp(min=1 - plan.clip_low)
     if plan.clip_high is not None:
         ratio = ratio.clamp(max=1 + plan.clip_high)
-    value = ratio * _advantages(advantages, mask, plan) * logprobs.masked_fill(~mask, 0.0)
+    advantages = _advantages(advantages, mask, plan)
+    weight = ratio.masked_fill((advantages == 0) | ~plan.keeps_gradient, 0.0) * advantages
+    value = weight * logprobs.masked_fill(~mask, 0.0)
     return _terms(Objective(value, low, high, nowhere), log_ratio, logprobs, mask, plan, inputs)
 
 
@@ -207,9 +218,10 @@ def _advantages(advantages: Tensor, mask: Tensor, plan: Plan) -> Tensor:
     return advantages.masked_fill(~mask, 0.0)
 
 
-def _objective(ratio: Tensor, advantages: Tensor, mask: Tensor, plan: Plan) -> Objective:
+def _objective(log_ratio: Tensor, advantages: Tensor, mask: Tensor, plan: Plan) -> Objective:
     return clipped_objective(
-        ratio,
+        # Without gradient at a token that the plan removes, where an infinite ratio would make one of 0 x inf.
+        torch.where(plan.keeps_gradient, log_ratio, log_ratio.detach()),
         _advantages(advantages, mask, plan),
         clip_low=plan.clip_low,
         clip_high=plan.clip_high,

@@ -110,7 +110,7 @@ def _clipped(
     clip_high: float,
     dual_clip: float | None,
 ) -> Tensor:
-    ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0).exp()
+    log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
     kept = advantages.masked_fill(~mask, 0.0)
-    objective = clipped_objective(ratio, kept, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
+    objective = clipped_objective(log_ratio, kept, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
     return -objective.value

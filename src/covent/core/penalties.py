@@ -80,23 +80,24 @@ def kl_term(
     exact: Tensor | None,
     mask: Bool[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """weight x KL at each token; exactly 0 without gradient where the weight is 0 or the mask False.
+    """weight x KL at each token; exactly 0 without gradient where the weight is 0 or the mask False, whatever is there.
 
     Args:
       weight: >= 0.
       form: `exact` takes the values of `exact`, the others the log ratio.
-      log_ratio: log p - log q at the sampled token, finite; gradients flow.
+      log_ratio: log p - log q at the sampled token; gradients flow.
       exact: KL over the vocabulary, or None.
       mask: True where the token counts.
     Raises: ShapeError when the form is `exact` and no exact KL is given.
     """
     acts = (weight > 0) & mask
     if form != "exact":
-        values = divergence(log_ratio, form)
+        # Filled before the exp of k3, whose gradient would be 0 x inf where it overflows.
+        values = divergence(log_ratio.masked_fill(~acts, 0.0), form)
     elif exact is None:
         raise ShapeError("A plan asks for the exact KL, and no exact KL was computed for this micro-batch.")
     else:
-        values = exact.masked_fill(~mask, 0.0)
+        values = exact.masked_fill(~acts, 0.0)
     return torch.where(acts, weight * values, torch.zeros_like(values))
 
 

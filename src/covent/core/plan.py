@@ -21,7 +21,7 @@ from covent.core.penalties import KLForm
 from covent.core.ranks import ProcessGroup
 from covent.core.reduce import BatchCounts, part_of_mean
 from covent.core.shapes import Tensor
-from covent.errors import ConfigError, NonFiniteError
+from covent.errors import ConfigError, NonFiniteError, PrecisionError
 from covent.readings import ControlReading
 
 # Relative errors of the last place that add up in a log-prob or a mean before a difference is more than rounding.
@@ -30,7 +30,11 @@ _ROUNDINGS = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """One optimizer batch under the policy at that optimizer step. Tensors are [B, T], without gradient."""
+    """One optimizer batch under the policy at that optimizer step. Tensors are [B, T], without gradient.
+
+    Raises: PrecisionError for numbers below float32: bfloat16 keeps 8 bits of a log-prob, some 0.01 nats, so rounding
+      would pass for a change of the policy, and distinct covariances for ties.
+    """
 
     logprobs: Tensor
     """log pi of the current policy, nats."""
@@ -48,6 +52,16 @@ class Measured:
     """log pi of the reference policy, nats; None where there is none."""
     group: ProcessGroup | None = None
     """The ranks that hold the rest of the optimizer batch; None when it is all here."""
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            column = getattr(self, name)
+            if column is not None and column.dtype not in (torch.float32, torch.float64):
+                raise PrecisionError(
+                    f"Measured.{name} is {str(column.dtype).removeprefix('torch.')}; it must be float32 or float64:"
+                    " log-probs of fewer bits change by rounding alone. Score in float32, or cast with .float() where"
+                    " the policy itself has no more."
+                )
 
     @cached_property
     def num_tokens(self) -> int:
@@ -69,33 +83,30 @@ class Measured:
     def covariances(self) -> Tensor:
         """Token covariance of log pi and advantage, centred over the whole optimizer batch; see `token_covariance`.
 
+        In float64 whatever the columns are, with or without a process group: what is left of the order of rows is then
+        some 1e-16, which decides nothing unless a covariance lies that close to a border of the tie grid.
+
         Raises: NonFiniteError when a log-prob or an advantage of a token that carries gradient is not finite.
         """
-        return token_covariance(self.logprobs, self.advantages, self.mask, center=self._center)
+        return token_covariance(self.logprobs.double(), self.advantages.double(), self.mask, center=self._center)
+
+    def covariances_as_released(self) -> Tensor:
+        """`covariances` of this rank's rows alone, in the precision of the columns: what the released code ranks.
+
+        For one response, whose advantage is constant, that is rounding and nothing else.
+
+        Raises: as `covariances`.
+        """
+        center = _finite(batch_center(self.logprobs, self.advantages, self.mask))
+        return token_covariance(self.logprobs, self.advantages, self.mask, center=center)
 
     @cached_property
     def _center(self) -> Center:
-        center = self._means()
-        # One bad number anywhere makes the mean bad, on every rank: all of them stop here together.
-        for name, mean in zip(("log-prob", "advantage"), center, strict=True):
-            if not bool(mean.isfinite()):
-                raise NonFiniteError(
-                    f"The mean {name} of the optimizer batch is {float(mean)}, so it has no covariance. Look for NaN"
-                    f" or infinity among the {name}s of tokens that carry gradient."
-                )
-        return center
-
-    def _means(self) -> Center:
-        if self.group is None:
-            return batch_center(self.logprobs, self.advantages, self.mask)
         count = self.num_tokens
-        # Summed in float64, so that what is left of the order of summation is far below the tie grid.
         columns = (self.logprobs, self.advantages)
-        means = [
-            ranks.total(part_of_mean(column.detach().double(), self.mask, count=count), self.group).to(column.dtype)
-            for column in columns
-        ]
-        return Center(*means)
+        means = [part_of_mean(column.detach().double(), self.mask, count=count) for column in columns]
+        # One bad number anywhere makes the mean bad, on every rank: all of them stop here together.
+        return _finite(Center(*(ranks.total(mean, self.group) for mean in means)))
 
     def mean(self, values: Tensor, where: Tensor) -> float:
         """Mean over the tokens of the whole optimizer batch where a mask is True.
@@ -133,15 +144,18 @@ class Measured:
         return ranks.largest(own, self.group)
 
 
-_COLUMNS = (
-    "logprobs",
-    "old_logprobs",
-    "entropies",
-    "advantages",
-    "mask",
-    "sampler_logprobs",
-    "reference_logprobs",
-)
+def _finite(center: Center) -> Center:
+    for name, mean in zip(("log-prob", "advantage"), center, strict=True):
+        if not bool(mean.isfinite()):
+            raise NonFiniteError(
+                f"The mean {name} of the optimizer batch is {float(mean)}, so it has no covariance. Look for NaN"
+                f" or infinity among the {name}s of tokens that carry gradient."
+            )
+    return center
+
+
+_NUMBERS = ("logprobs", "old_logprobs", "entropies", "advantages", "sampler_logprobs", "reference_logprobs")
+_COLUMNS = (*_NUMBERS, "mask")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ same calls, and each gets the choice among its own tokens.
 
 from __future__ import annotations
 
+import math
+import sys
+
 import torch
 
 from covent.core import ranks
@@ -15,10 +18,11 @@ from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Bool, Float, Tensor
 from covent.errors import NonFiniteError
 
-# Two scores closer than this, relative to the largest, are a tie. The same token measured in batches of another shape
-# differs by a few units in the last place, and equal tokens of equal responses are common, so without a grid the
-# choice among ties would depend on the shape of the batch. 2^-18 is some 30 float32 roundings. The grid also makes the
-# order-preserving integer key of a score: at most 20 bits, two digits of the radix histograms.
+# Scores are rounded to multiples of this part of the power of two below the largest: 1.9e-6 to 3.8e-6 of it. The same
+# token measured in batches of another shape differs by a few units in the last place, and equal tokens of equal
+# responses are common, so without a grid the choice among ties would depend on the shape of the batch. 2^-18 is some 30
+# float32 roundings. The grid also makes the order-preserving integer key of a score: at most 20 bits, two digits of the
+# radix histograms.
 _TIE_GRID = 2.0**-18
 
 # The same for values that are compared by their ratio, such as entropies, whose rounding errors shrink with them: so
@@ -46,7 +50,8 @@ def top_tokens(
 ) -> Bool[Tensor, "B T"]:
     """The `count` eligible tokens of highest score.
 
-    Ties (scores closer than 4e-6 of the largest) go to the lower (prompt, sample, position).
+    Scores are rounded to the tie grid, multiples of 2e-6 to 4e-6 of the largest; those that round to the same multiple
+    tie, and the lower (prompt, sample, position) goes first.
 
     Args:
       scores: any unit; only their order matters.
@@ -60,8 +65,34 @@ def top_tokens(
       ShapeError: two tokens of one identity tie for the last place.
     """
     rows = eligible.flatten().nonzero().squeeze(1)
-    keys = -_grid_keys(scores.detach().double().flatten()[rows], group)
+    scores = scores.detach().double().flatten()[rows]
+    keys = -(scores / _tie_grid(scores, group)).round().long()
     return _placed(eligible, rows, first([keys, *_identity_of(identity, rows)], count, group=group))
+
+
+def tokens_in_band(
+    scores: Float[Tensor, "B T"],
+    eligible: Bool[Tensor, "B T"],
+    low: float,
+    high: float,
+    *,
+    group: ProcessGroup | None = None,
+) -> Bool[Tensor, "B T"]:
+    """The eligible tokens whose score lies in [low, high]; both ends belong to it.
+
+    Scores and ends are compared on the tie grid, so a score within half a multiple of an end may count as on it, and
+    rounding cannot put a score that is equal to an end on this or the other side.
+
+    Args:
+      scores, eligible, group: as for `top_tokens`. The grid is that of the eligible tokens of all ranks.
+      low, high: unit of the scores.
+    Raises: NonFiniteError for an eligible score that is not finite.
+    """
+    rows = eligible.flatten().nonzero().squeeze(1)
+    scores = scores.detach().double().flatten()[rows]
+    grid = _tie_grid(scores, group)
+    multiples, ends = (scores / grid).round(), (scores.new_tensor([low, high]) / grid).round()
+    return _placed(eligible, rows, (multiples >= ends[0]) & (multiples <= ends[1]))
 
 
 def top_tokens_with_ties(
@@ -119,15 +150,15 @@ def _placed(eligible: Tensor, rows: Tensor, taken: Tensor) -> Tensor:
     return chosen
 
 
-def _grid_keys(scores: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Scores as whole multiples of the tie grid, int64: the same order, and ties are equal."""
+def _tie_grid(scores: Tensor, group: ProcessGroup | None) -> float:
+    """Width of the tie grid, in the unit of the scores."""
     _check_finite(scores)
     own = scores.abs().max() if scores.numel() else scores.new_zeros(())
     largest = float(ranks.largest(own, group))
-    if largest == 0:
-        return torch.zeros_like(scores, dtype=torch.int64)
-    grid = 2.0 ** float(torch.tensor(largest, dtype=torch.float64).log2().floor()) * _TIE_GRID
-    return (scores / grid).round().long()
+    # A largest score of exactly 1 or 2, as rewards of 0 and 1 often give, may come out a little lower in another order
+    # of summation; the grid must not halve with it.
+    power = 2.0 ** math.floor(math.log2(largest) + 1e-6) if largest else 0.0
+    return max(power * _TIE_GRID, sys.float_info.min)
 
 
 def _ratio_keys(scores: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from covent.law.backtest import Backtest, PooledOrigin, backtest, pooled
 from covent.law.curve import accuracy, ceiling, entropy_at
 from covent.law.decay import EntropyDecay, fit_decay
 from covent.law.diagnostics import Diagnostics, diagnose
-from covent.law.fit import FormComparison, LawFit, LineFit, compare_forms, fit, fit_line
+from covent.law.fit import LawFit, LineFit, fit, fit_line
 from covent.law.forecast import Forecast, Prediction, forecast
 from covent.law.live import Forecaster
 from covent.law.rivals import Rivals, rivals
@@ -34,7 +34,6 @@ __all__ = [
     "EntropyDecay",
     "Forecast",
     "Forecaster",
-    "FormComparison",
     "LawFit",
     "LineFit",
     "PooledOrigin",
@@ -50,7 +49,6 @@ __all__ = [
     "accuracy",
     "backtest",
     "ceiling",
-    "compare_forms",
     "diagnose",
     "entropy_at",
     "fit",

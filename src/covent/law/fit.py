@@ -1,19 +1,17 @@
 """Fit the law R = -a·exp(H) + b to one run, and its rival beside it: a straight line in H.
 
 Both forms have two coefficients, so over the narrow range of exp(H) that one run sees they are hard to tell apart.
-`compare_forms` says whether the data support the exponential or merely that accuracy is some function of entropy.
+`covent.law.rivals` says whether the data support the exponential or merely that accuracy is some function of entropy.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
 
 from covent.law.correlated import Interval, correlated_line, white_noise_line
-from covent.law.criterion import DECISIVE_AICC, aicc
+from covent.law.criterion import aicc
 from covent.law.curve import ceiling
 from covent.law.drift import drift_at_equal_entropy
 from covent.law.line import is_flat, least_squares
@@ -77,21 +75,6 @@ class LineFit(BaseModel):
     unit: Unit
     entropy_min: float | None = None
     entropy_max: float | None = None
-
-
-class FormComparison(BaseModel):
-    """The law and its rival side by side."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    law: LawFit
-    line: LineFit
-    aicc_difference: float | None
-    """AICc of the line minus AICc of the law: positive speaks for the exponential. None below 6 points."""
-    preferred: Literal["law", "line", "undecided"]
-    """The form that is better by at least 4; "undecided" otherwise."""
-    sentence: str
-    """The same in words."""
 
 
 def fit(
@@ -215,48 +198,6 @@ def fit_line(
         entropy_min=entropy_min,
         entropy_max=entropy_max,
     )
-
-
-def compare_forms(
-    entropy: ArrayLike,
-    accuracy: ArrayLike,
-    *,
-    unit: Unit,
-    step: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-) -> FormComparison:
-    """Whether the points support the exponential form, or a straight line in H does as well.
-
-    Both are judged by AICc with AR(1) noise: with independent noise assumed, correlated residuals would count as far
-    more evidence than they are. `covent.law.rivals` adds further forms.
-
-    Args, Raises: as `fit`.
-
-    Returns:
-      Both fits, AICc(line) - AICc(law), and the verdict.
-    """
-    law = fit(entropy, accuracy, unit=unit, step=step, weights=weights)
-    line = fit_line(entropy, accuracy, unit=unit, step=step, weights=weights)
-    if law.aicc is None or line.aicc is None:
-        return FormComparison(
-            law=law,
-            line=line,
-            aicc_difference=None,
-            preferred="undecided",
-            sentence="Too few points, or none with different entropy, to compare the law with a straight line in H.",
-        )
-    difference = line.aicc - law.aicc
-    if abs(difference) < DECISIVE_AICC:
-        preferred: Literal["law", "line", "undecided"] = "undecided"
-        sentence = (
-            f"A straight line in H fits about as well (AICc difference {difference:+.1f}, positive for the"
-            f" exponential; {DECISIVE_AICC:g} would be clear): these points do not tell them apart."
-        )
-    else:
-        preferred = "law" if difference > 0 else "line"
-        better = "exponential form" if difference > 0 else "straight line in H"
-        sentence = f"The {better} fits better (AICc difference {difference:+.1f}, positive for the exponential)."
-    return FormComparison(law=law, line=line, aicc_difference=difference, preferred=preferred, sentence=sentence)
 
 
 def _span(entropy: FloatArray) -> tuple[float, float] | tuple[None, None]:

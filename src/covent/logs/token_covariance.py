@@ -7,6 +7,7 @@ verl, SkyRL and the paper's code choose: centre, count and choice inside each mi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -87,7 +88,8 @@ def count_of_share(share: float, num_tokens: int) -> int:
 def kl_cov_tokens(batch: TokenBatch, ratio: float) -> BoolArray:
     """The tokens that KL-Cov holds: the floor(ratio · n) of highest covariance over the whole batch.
 
-    Ties (closer than 4e-6 of the largest) go to the lower (group, sequence, position), as in `covent.core.selection`.
+    Covariances are compared on the tie grid of `covent.core.selection`; those that tie go by (group, sequence,
+    position), the lower first.
     Where all covariances are equal up to rounding no token is highest, and none is chosen.
 
     Source:
@@ -98,9 +100,7 @@ def kl_cov_tokens(batch: TokenBatch, ratio: float) -> BoolArray:
     noise = _ROUNDINGS * np.finfo(np.float64).eps * np.max(np.abs(batch.logprob)) * np.max(np.abs(batch.advantage))
     if float(np.ptp(scores)) <= noise:
         return chosen
-    largest = float(np.max(np.abs(scores)))
-    scores = np.round(scores / (2.0 ** np.floor(np.log2(largest)) * _TIE_GRID))
-    order = np.lexsort((batch.position, batch.sequence, batch.group, -scores))
+    order = np.lexsort((batch.position, batch.sequence, batch.group, -np.round(scores / _tie_grid(scores))))
     chosen[order[: count_of_share(ratio, len(batch))]] = True
     return chosen
 
@@ -112,7 +112,16 @@ def clip_cov_candidates(batch: TokenBatch, lower: float, upper: float) -> BoolAr
         arXiv 2505.22617, Eq. 11, and its released code.
     """
     covariances = token_covariances(batch.logprob, batch.advantage)
-    return ~_cut(batch) & (covariances >= lower) & (covariances <= upper)
+    grid = _tie_grid(covariances)
+    multiples = np.round(covariances / grid)
+    inside: BoolArray = ~_cut(batch) & (multiples >= np.round(lower / grid)) & (multiples <= np.round(upper / grid))
+    return inside
+
+
+def _tie_grid(covariances: FloatArray) -> float:
+    largest = float(np.max(np.abs(covariances)))
+    power = 2.0 ** np.floor(np.log2(largest) + 1e-6) if largest else 0.0
+    return max(power * _TIE_GRID, sys.float_info.min)
 
 
 def micro_batches(batch: TokenBatch, size: int) -> Iterator[NDArray[np.int64]]:

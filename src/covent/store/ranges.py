@@ -1,4 +1,6 @@
-"""What the numbers of a row may be. A row that breaks these was damaged or made up; no run measures such a thing.
+"""What the numbers of a row may be.
+
+A row that breaks these was damaged or made up: even a run whose weights explode measures nothing outside.
 
 NaN passes: the writer looks for it in the whole row and names where it is.
 """
@@ -9,13 +11,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from covent.readings import ControlReading, EntropyReading, Mean
+from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 
 LARGEST_COUNT = 10**15
 """JSON's numbers count exactly up to 9e15."""
 
 LARGEST_ENTROPY = 100.0
 """Nats; a vocabulary of 1e43 tokens could have it."""
+
+LARGEST_CHANGE = 1e40
+"""Nats. A first-order change is not bounded by the entropy: while a run explodes it is as large as float32 holds. Sums
+of squares of numbers in this range are finite."""
 
 _ROUNDING = 1e-6
 """How far below 0 or above 1 rounding may carry what cannot lie there."""
@@ -61,6 +67,14 @@ def _control(reading: ControlReading) -> ControlReading:
     return reading
 
 
+def _probe(reading: ProbeReading) -> ProbeReading:
+    _between("num_states", reading.num_states, 0, LARGEST_COUNT)
+    _between("entropy_before", reading.entropy_before, -_ROUNDING, LARGEST_ENTROPY)
+    for name in ("predicted_theorem1", "predicted_theorem2", "accounted", "observed"):
+        _between(name, getattr(reading, name), -LARGEST_CHANGE, LARGEST_CHANGE)
+    return reading
+
+
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     control = config.get("control")
     if isinstance(control, list) and not (control and all(isinstance(each, dict) for each in control)):
@@ -82,6 +96,9 @@ Entropy = Annotated[EntropyReading, AfterValidator(_entropy)]
 
 Control = Annotated[ControlReading, AfterValidator(_control)]
 """Counts of a selection: no more than there were tokens."""
+
+Probe = Annotated[ProbeReading, AfterValidator(_probe)]
+"""The entropy change of one optimizer step."""
 
 Settings = Annotated[dict[str, Any], AfterValidator(_settings)]
 """The settings of a run, of whatever engine."""

@@ -18,6 +18,7 @@ from covent.store.schema import (
     EvaluationRow,
     FaultRow,
     ForecastRow,
+    RejectedRow,
     ResumeRow,
     Row,
     RunHeader,
@@ -26,6 +27,7 @@ from covent.store.schema import (
     StepRow,
     UpdateRow,
     VerdictRow,
+    VerifierFaultRow,
 )
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -48,6 +50,8 @@ class Run:
     samples: list[SampleRow]
     attributions: list[AttributionRow] = field(default_factory=list)
     """Empty unless the run was asked for them."""
+    verifier_faults: list[VerifierFaultRow] = field(default_factory=list)
+    rejected_rows: list[RejectedRow] = field(default_factory=list)
     faults: list[FaultRow] = field(default_factory=list)
     resumes: list[ResumeRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -82,11 +86,14 @@ def read_run(folder: Path | str) -> Run:
     _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
     evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
     if _is_own(header):
-        _require_verdicts(folder / "steps.jsonl", steps)
+        if not _has_reward_function(header):
+            _require_verdicts(folder / "steps.jsonl", steps)
         _require_one_each(folder / "evaluations.jsonl", evaluations)
     faults = _rows(folder / "faults.jsonl", FaultRow, notes)
     resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
-    notes += _remarks(faults, resumes)
+    verifier_faults = _rows(folder / "verifier_faults.jsonl", VerifierFaultRow, notes)
+    rejected_rows = _rows(folder / "rejected_rows.jsonl", RejectedRow, notes)
+    notes += _remarks(faults, resumes, len(verifier_faults), len(rejected_rows))
     status = _status(folder / "status.json", len(steps), notes)
     notes += _disagreements(status, steps, faults)
     return Run(
@@ -100,6 +107,8 @@ def read_run(folder: Path | str) -> Run:
         verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
         samples=_rows(folder / "samples.jsonl", SampleRow, notes),
         attributions=attributions,
+        verifier_faults=verifier_faults,
+        rejected_rows=rejected_rows,
         faults=faults,
         resumes=resumes,
         notes=notes,
@@ -128,9 +137,15 @@ def read_resumes(folder: Path) -> list[ResumeRow]:
     return _rows(folder / "resumes.jsonl", ResumeRow, [])
 
 
-def _remarks(faults: list[FaultRow], resumes: list[ResumeRow]) -> list[str]:
+def _remarks(
+    faults: list[FaultRow], resumes: list[ResumeRow], num_verifier_faults: int, num_rejected_rows: int
+) -> list[str]:
     """What happened to the run beside its steps."""
     remarks = []
+    if num_rejected_rows:
+        remarks.append(f"Rows of the data set that were left out: {num_rejected_rows} (rejected_rows.jsonl).")
+    if num_verifier_faults:
+        remarks.append(f"Responses whose judging failed, at least: {num_verifier_faults} (verifier_faults.jsonl).")
     if faults:
         remarks.append(f"{len(faults)} optimizer steps or rollouts were not applied: not finite (faults.jsonl).")
     changed = sorted({name for row in resumes for name in row.changes})
@@ -223,9 +238,14 @@ def _require_increasing(path: Path, name: str, values: list[int]) -> None:
 
 
 def _is_own(header: RunHeader) -> bool:
-    """Whether covent's trainer made the run: its rewards are verdicts, and it evaluates once at a step. Others need
-    not keep to that."""
+    """Whether covent's trainer made the run: it evaluates once at a step. Others need not keep to that."""
     return "task" in header.config
+
+
+def _has_reward_function(header: RunHeader) -> bool:
+    """Whether rewards are the scores of a user's function, of any size, rather than verdicts."""
+    reward = header.config.get("reward")
+    return isinstance(reward, dict) and reward.get("function") is not None
 
 
 def _require_verdicts(path: Path, steps: list[StepRow]) -> None:

@@ -9,6 +9,8 @@ evaluations.jsonl  EvaluationRow: one evaluation on validation or test problems
 forecasts.jsonl    ForecastRow: what the law said about the rest, while the run went on
 verdicts.jsonl     VerdictRow: one problem of a test evaluation
 samples.jsonl      SampleRow: one sampled response with its token columns
+verifier_faults.jsonl VerifierFaultRow: responses whose judging timed out, crashed or failed
+rejected_rows.jsonl RejectedRow: rows of the task's data set that were left out
 attributions.jsonl AttributionRow: the entropy change of one optimizer step by cause; only if it was asked for
 faults.jsonl       FaultRow: an optimizer step or rollout that was not applied because a number was not finite
 faults/            the rollouts of those
@@ -24,8 +26,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from covent.readings import CovarianceTail, Mean, ProbeReading
-from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Proportion, Settings, Share
+from covent.readings import CovarianceTail, Mean
+from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Probe, Proportion, Settings, Share
 
 SCHEMA_VERSION = 1
 
@@ -97,12 +99,16 @@ class StepRow(Row):
     entropy_token: Entropy
     """The same tokens, each with equal weight."""
     reward: Mean
-    """Training reward over all responses before filtering."""
+    """Training reward over all judged responses before filtering."""
     response_length: NotNegative
     truncated: Share
     """Share of responses that hit the length limit without an end token."""
     unparsable: Share
     """Share of responses in which the verifier found no answer."""
+    error: Share | None = None
+    """Share of responses that could not be judged; they are in no baseline and carry no gradient."""
+    verdicts: dict[str, Count] = {}
+    """Responses by verdict. Time-outs and crashes are the answer's own doing and count as wrong."""
     num_groups: Count
     """Groups (prompts) sampled, over all generation rounds."""
     num_all_right: Count
@@ -145,7 +151,7 @@ class UpdateRow(Row):
     """Share of tokens whose ratio lies above the clip range with A > 0."""
     covariance: CovarianceTail
     control: Control
-    probe: ProbeReading | None
+    probe: Probe | None
 
 
 class Estimate(Row):
@@ -174,6 +180,8 @@ class EvaluationRow(Row):
     num_right: list[int]
     """Right sampled responses of each problem, in the fixed order of the problems."""
     unparsable: Share
+    error: Share | None = None
+    """Share of sampled responses that could not be judged; they are left out of all other numbers."""
     seconds: Seconds
 
     @model_validator(mode="after")
@@ -221,7 +229,7 @@ class VerdictRow(Row):
     greedy_response: str | None
     greedy_verdict: str | None
     verdicts: dict[str, Count]
-    """Number of sampled responses by verdict: right, wrong, unparsable."""
+    """Number of sampled responses by verdict: right, wrong, unparsable, time-out, crash, error, not applicable."""
 
 
 class SampleRow(Row):
@@ -251,6 +259,32 @@ class SampleRow(Row):
             if column is not None and len(column) != len(self.tokens):
                 raise ValueError(f"{name} has {len(column)} entries for {len(self.tokens)} tokens")
         return self
+
+
+class VerifierFaultRow(Row):
+    """A response whose judging timed out, crashed, failed, or needs a word; at most 20 a step."""
+
+    phase: Literal["train", "validation", "test"]
+    step: Count
+    group: Count
+    """Number of the group in the run; of the problem in an evaluation."""
+    sample: Count
+    prompt: str
+    """Its end."""
+    response: str
+    """Its end."""
+    verdict: str
+    reason: str
+
+
+class RejectedRow(Row):
+    """A row of the task's data set that was left out because it cannot be used."""
+
+    place: str
+    """`file:line`, or `file, row n`, counted from 1."""
+    reason: str
+    row: str
+    """Its beginning, as text."""
 
 
 class AttributionRow(Row):
@@ -318,6 +352,8 @@ ROW_FILES: dict[str, type[Row]] = {
     "forecasts": ForecastRow,
     "verdicts": VerdictRow,
     "samples": SampleRow,
+    "verifier_faults": VerifierFaultRow,
+    "rejected_rows": RejectedRow,
     "attributions": AttributionRow,
     "faults": FaultRow,
     "resumes": ResumeRow,

@@ -18,7 +18,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from covent.tasks.base import Problem, TaskSettings, Verdict
+from covent.tasks.base import GeneratedTask, Problem, TaskSettings
+from covent.verifiers.verdict import Verdict
 
 _OPERATORS = ("+", "-", "*")
 _DIGITS = tuple("0123456789")
@@ -69,7 +70,7 @@ def _apply(operator: str, left: int, right: int) -> int:
     return {"+": left + right, "-": left - right, "*": left * right}[operator] % 10
 
 
-class ClockTask:
+class ClockTask(GeneratedTask):
     """See the module's docstring. `corpus_seed` fixes which facts are hard."""
 
     answer_format = "The response ends with the word 'answer' followed by one digit."

@@ -16,7 +16,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from covent.tasks.base import Problem, TaskSettings, Verdict
+from covent.tasks.base import GeneratedTask, Problem, TaskSettings
+from covent.verifiers.verdict import Verdict
 
 Cell = tuple[int, int]
 _MOVES: dict[str, Cell] = {"N": (-1, 0), "E": (0, 1), "S": (1, 0), "W": (0, -1)}
@@ -42,7 +43,7 @@ class GridSettings(TaskSettings):
         return self
 
 
-class GridTask:
+class GridTask(GeneratedTask):
     """See the module's docstring."""
 
     answer_format = "The response is a list of moves 'direction row column' and ends with the word 'stop'."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from covent.errors import NonFiniteError, StoreError
@@ -55,14 +57,14 @@ def save_checkpoint(folder: Path, state: RunState, conditions: Mapping[str, str]
 def position_of(found: Checkpoint) -> Position:
     """Where the run stood. Raises: StoreError when this covent does not know such a checkpoint."""
     try:
-        return Position.model_validate(found.json(STATE)["position"])
-    except (KeyError, ValueError) as error:
+        return Position.model_validate(_facts(found)["position"])
+    except ValueError as error:
         raise StoreError(f"{found.path} was written by another version of covent: {error}") from error
 
 
 def conditions_of(found: Checkpoint) -> dict[str, str]:
     """Under which conditions the run ran."""
-    return dict(found.json(STATE)["conditions"])
+    return dict(_facts(found)["conditions"])
 
 
 def restore(found: Checkpoint, state: RunState, config: TrainConfig) -> None:
@@ -71,14 +73,23 @@ def restore(found: Checkpoint, state: RunState, config: TrainConfig) -> None:
     Raises: StoreError when the checkpoint is of another model.
     """
     tensors: dict[str, Tensors] = {}
-    for name in sorted(found.files):
-        section, dash, _ = name.partition("-")
-        if dash and name.endswith(".safetensors"):
-            tensors.setdefault(section, {}).update(load(found.read(name)))
     try:
-        state.restore(tensors, found.json(STATE), config)
-    except (KeyError, ValueError) as error:
+        for name in sorted(found.files):
+            section, dash, _ = name.partition("-")
+            if dash and name.endswith(".safetensors"):
+                tensors.setdefault(section, {}).update(load(found.read(name)))
+        state.restore(tensors, _facts(found), config)
+    except (KeyError, ValueError, TypeError, SafetensorError) as error:
         raise StoreError(f"{found.path} does not fit the model of these settings: {error}.") from error
+
+
+def _facts(found: Checkpoint) -> dict[str, Any]:
+    """What `save_checkpoint` wrote beside the tensors. Raises: StoreError when it is something else."""
+    try:
+        facts = found.json(STATE)
+        return {name: facts[name] for name in ("position", "pending", "conditions")}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{found.path / STATE} is not what covent writes: {type(error).__name__}: {error}") from error
 
 
 def _shards(tensors: Tensors) -> Iterator[Tensors]:

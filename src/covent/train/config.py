@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.controls import AnyControl, OneOrSeveralControls, PPOClip, rehearsed
-from covent.tasks import ClockSettings, GridSettings
+from covent.tasks import AnyTaskSettings, ClockSettings, RewardSettings, VerifierSettings
 
 _PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 _Size = Annotated[int, Field(ge=1, le=2**20)]
@@ -145,8 +145,12 @@ class TrainConfig(_Settings):
     """`auto`: the GPU if torch finds one."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of weights and arithmetic."""
-    task: Annotated[ClockSettings | GridSettings, Field(discriminator="name")] = ClockSettings()
+    task: Annotated[AnyTaskSettings, Field(discriminator="name")] = ClockSettings()
     """Which problems; `task.name` chooses, and its settings are explained in `covent.tasks`."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the children that judge, and how many errors stop the run."""
+    reward: RewardSettings = RewardSettings()
+    """A reward function of your own."""
     model: ModelSettings = ModelSettings()
     """Which model, or the sizes of one made here."""
     warm_start: WarmStartSettings = WarmStartSettings()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from covent import strict_yaml
 from covent.controls import ONE, SEVERAL, Control
 from covent.errors import ConfigError, MissingPathError, suggestion
-from covent.tasks import ClockSettings, GridSettings
+from covent.tasks import AnyTaskSettings
 from covent.train.config import TrainConfig
 
 _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
@@ -21,7 +21,7 @@ _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
 
 _TAGS = {f"{section}.{name}" for section, tag in _DEFAULT_TAGS.items() for name in tag}
 
-_SECTIONS = {"task": ClockSettings | GridSettings, "control": get_args(Control)[0]}
+_SECTIONS = {"task": AnyTaskSettings, "control": get_args(Control)[0]}
 
 
 def load_config(path: Path, overrides: list[str]) -> TrainConfig:

@@ -10,14 +10,16 @@ from typing import Literal
 
 from covent import stopping
 from covent.core.keys import key
+from covent.errors import VerifierError
 from covent.readings import Mean
 from covent.rollout.batch import Responses, join
 from covent.rollout.sampler import sample
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
 from covent.store.schema import EvaluationRow, VerdictRow
-from covent.tasks import Problem, Task, Verdict
+from covent.tasks import Judgement, Problem, Task, Verdict
 from covent.train.model import LanguageModel
-from covent.train.rollouts import response_entropy
+from covent.train.rollouts import answers_of, response_entropy
+from covent.verifiers.watch import ErrorWatch
 
 
 @dataclass(frozen=True)
@@ -31,34 +33,41 @@ class Exam:
     max_tokens: int
     responses_per_forward: int
     seed: int
+    max_error_frac: float = 0.01
 
     def take(self, model: LanguageModel, task: Task, step: int) -> tuple[EvaluationRow, list[VerdictRow]]:
         """Evaluate the policy after `step` rounds of updates. The same step draws the same random numbers."""
         start = time.perf_counter()
         sampled = self._sample(model, self.num_samples, 1.0, key(self.seed, self.split, step))
-        verdicts = _verdicts(model, task, self.problems, sampled)
+        verdicts = [judgement.verdict for judgement in self._judged(model, task, sampled, step)]
         table = [verdicts[i : i + self.num_samples] for i in range(0, len(verdicts), self.num_samples)]
         num_right = [row.count(Verdict.RIGHT) for row in table]
+        # Responses that could not be judged are no samples.
+        judged = [(count, sum(v.is_judged for v in row)) for count, row in zip(num_right, table, strict=True)]
         greedy_texts: list[str] | None = None
         greedy_verdicts: list[Verdict] | None = None
         if self.greedy:
             greedy = self._sample(model, 1, 0.0, 0)
             greedy_texts = model.decode_all(greedy)
-            greedy_verdicts = _verdicts(model, task, self.problems, greedy)
+            greedy_verdicts = [judgement.verdict for judgement in self._judged(model, task, greedy, step)]
         row = EvaluationRow(
             step=step,
             split=self.split,
             num_problems=len(self.problems),
             num_samples=self.num_samples,
-            greedy=wilson([float(v is Verdict.RIGHT) for v in greedy_verdicts]) if greedy_verdicts else None,
-            avg=wilson([count / self.num_samples for count in num_right]),
+            greedy=wilson([float(v is Verdict.RIGHT) for v in greedy_verdicts if v.is_judged])
+            if greedy_verdicts
+            else None,
+            avg=wilson([count / number for count, number in judged if number]),
             pass_at={
-                str(k): wilson([pass_at_k(self.num_samples, count, k) for count in num_right])
+                str(k): wilson([pass_at_k(number, count, k) for count, number in judged if number >= k])
                 for k in powers_of_two(self.num_samples)
+                if any(number >= k for _, number in judged)
             },
             entropy=response_entropy(sampled, policy="sampler"),
             num_right=num_right,
             unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=len(verdicts)),
+            error=Mean(sum=verdicts.count(Verdict.ERROR), count=len(verdicts)),
             seconds=time.perf_counter() - start,
         )
         rows = [
@@ -76,6 +85,15 @@ class Exam:
         ]
         return row, rows
 
+    def _judged(self, model: LanguageModel, task: Task, responses: Responses, step: int) -> list[Judgement]:
+        """Raises: VerifierError: too many responses could not be judged for an accuracy to mean anything."""
+        answers = answers_of(model, responses, dict(enumerate(self.problems)))
+        judgements = task.judge(answers, stopping.poll)
+        ErrorWatch(self.max_error_frac).see(judgements, f"the {self.split} after {step} steps")
+        if not any(judgement.verdict.is_judged for judgement in judgements):
+            raise VerifierError(f"Not one response in the {self.split} after {step} steps could be judged.")
+        return judgements
+
     def _sample(self, model: LanguageModel, num_samples: int, temperature: float, key: int) -> Responses:
         prompts_at_once = max(1, self.responses_per_forward // num_samples)
         parts = []
@@ -84,7 +102,7 @@ class Exam:
             parts.append(
                 sample(
                     model.network,
-                    [model.encode_prompt(self.problems[i].prompt) for i in chunk],
+                    [model.encode_problem(self.problems[i]) for i in chunk],
                     groups=list(chunk),
                     num_samples=num_samples,
                     max_tokens=self.max_tokens,
@@ -95,12 +113,3 @@ class Exam:
                 )
             )
         return join(parts)
-
-
-def _verdicts(model: LanguageModel, task: Task, problems: Sequence[Problem], responses: Responses) -> list[Verdict]:
-    texts = model.decode_all(responses)
-    verdicts = []
-    for group, text in zip(responses.group.tolist(), texts, strict=True):
-        stopping.poll()
-        verdicts.append(task.verdict(problems[group], text))
-    return verdicts

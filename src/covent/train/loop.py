@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -79,8 +80,8 @@ class Loop:
         return bool(self.state.at.reason) or self.state.at.step >= self.config.steps
 
     def _moved(self, **changes: Any) -> None:
-        """All rows so far belong to the new position."""
-        self.state.move(**changes, marks=self.writer.marks())
+        """All rows so far belong to the new position, and all verdicts."""
+        self.state.move(**changes, errors_counted=self.source.watch.counted, marks=self.writer.marks())
 
     def _step(self) -> StepRow:
         """One rollout step, or what is left of it."""
@@ -120,6 +121,8 @@ class Loop:
         """The rollout of a step and what the policy that sampled it, as the learner has it, says of it."""
         rollout, gap, old_logprobs = self.source.next(step), None, None
         clock.lap("rollout")
+        for fault in rollout.verifier_faults:
+            self.writer.append("verifier_faults", fault)
         if rollout.bad_reward:
             error = NonFiniteError(f"The verifier gave the {rollout.bad_reward}.", tensor=rollout.bad_reward)
             leave_out(error, self.state, self.writer, self.source.drawn, update=None)
@@ -247,11 +250,11 @@ class Loop:
         rollout, old_logprobs = pending.rollout, pending.old_logprobs
         if rollout.kept is None or old_logprobs is None:
             return
-        num_samples = self.config.rollout.samples_per_prompt
+        ends = [0, *accumulate(rollout.group_sizes)]
         coverage = int(rollout.kept.mask.sum()) / rollout.entropy_token.count
         groups = torch.arange(rollout.num_kept_groups)
         for part in groups.tensor_split(min(self.config.optimizer.updates_per_rollout, len(groups))):
-            rows = slice(int(part[0]) * num_samples, (int(part[-1]) + 1) * num_samples)
+            rows = slice(ends[int(part[0])], ends[int(part[-1]) + 1])
             right = (rollout.rewards[rows] > 0).to(old_logprobs.device)
             yield OptimizerBatch(rollout.kept.rows(rows), rollout.advantages[rows], old_logprobs[rows], coverage, right)
 
@@ -290,15 +293,15 @@ class Loop:
         responses = batch.responses
         group, sample = int(responses.group[row]), int(responses.sample[row])
         mask = responses.mask[row]
-        problem, verdict = rollout.problems[group], rollout.verdicts[group][sample]
+        problem, judgement = rollout.problems[group], rollout.judgements[group][sample]
         return SampleRow(
             step=step,
             group=group,
             sample=sample,
             prompt=problem.prompt,
             answer=problem.answer,
-            verdict=str(verdict),
-            reward=verdict.reward,
+            verdict=str(judgement.verdict),
+            reward=judgement.reward,
             advantage=float(batch.advantages[row]),
             tokens=self.model.tokenizer.convert_ids_to_tokens(responses.response_ids[row][mask].tolist()),
             logprobs=measured.logprobs[row][mask].tolist(),

@@ -9,7 +9,7 @@ from random import Random
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -18,11 +18,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from covent.errors import MissingPathError
+from covent.errors import ConfigError, MissingPathError
 from covent.rollout.batch import Responses
 from covent.store.durable import disk_errors, replace_folder
-from covent.tasks import Task
+from covent.tasks import Problem, Task, taught
 from covent.train.config import ModelSettings, TrainConfig
+from covent.train.model_folder import reaches_out
 
 _PAD, _END = "<pad>", "<eos>"
 
@@ -49,6 +50,27 @@ class LanguageModel:
 
     def encode_prompt(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_problem(self, problem: Problem) -> list[int]:
+        """Token ids of what the model reads: a chat through the tokenizer's template, plain text as it is.
+
+        Raises: ConfigError: a chat, and the tokenizer has no template, or one that fails on it.
+        """
+        if not problem.messages:
+            return self.encode_prompt(problem.prompt)
+        if self.tokenizer.chat_template is None:
+            raise ConfigError(
+                f"{problem.place or 'A prompt'} is a chat, and this model's tokenizer has no chat template. Use a"
+                " model with one, or task.prompt_form=text to give the model the last message alone."
+            )
+        messages = [dict(message) for message in problem.messages]
+        try:
+            return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        except Exception as error:  # a template is the model's own program, run by transformers in jinja's sandbox
+            raise ConfigError(
+                f"The chat template of this model's tokenizer fails on {problem.place or 'a prompt'}:"
+                f" {type(error).__name__}: {error}. Use task.prompt_form=text, or mend the template."
+            ) from error
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of a response that follows a prompt, the end token included."""
@@ -105,6 +127,7 @@ def max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -
     """Length limit of a response in tokens: the setting, or what the task's longest response needs."""
     if config.rollout.max_response_tokens is not None:
         return config.rollout.max_response_tokens
+    task = taught(task, "Set rollout.max_response_tokens: the length limit of a response.")
     if config.model.path is None:
         return task.max_response_words + 1
     # A foreign tokenizer splits words: a quarter more than the longest of many demonstrations.
@@ -114,9 +137,14 @@ def max_response_tokens(config: TrainConfig, task: Task, model: LanguageModel) -
 
 
 def _small(settings: ModelSettings, task: Task, seed: int) -> LanguageModel:
+    task = taught(task, "Set model.path to the folder of a model, which brings its own tokenizer.")
     words = [_PAD, _END, *task.vocabulary]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=_PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if task.spelling == "characters":
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     config = Qwen2Config(
         vocab_size=len(words),
         hidden_size=settings.hidden_size,
@@ -152,13 +180,15 @@ def _downloaded(path: str) -> LanguageModel:
         )
     if not (folder / "tokenizer.json").is_file():
         raise MissingPathError(f"model.path = '{path}' has no tokenizer.json. {advice}")
+    if reason := reaches_out(folder):
+        raise MissingPathError(f"model.path = '{path}' is refused: {reason}. {advice}")
     try:
         network = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
         # tokenizer.json is the tokenizer; AutoTokenizer would rebuild it from the model's type.
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a folder from elsewhere holds can fail in transformers in any way
         raise MissingPathError(f"model.path = '{path}' cannot be loaded: {error} {advice}") from error
     if tokenizer.eos_token_id is None:
         raise MissingPathError(f"model.path = '{path}': its tokenizer has no end token, so responses could not end.")

@@ -84,7 +84,7 @@ def resume(
             writer.header(setup.header(state.model).model_copy(update=as_it_was))
         # Under other conditions the next checkpoint must say so, even if nothing else has changed.
         saved = None if changes or found.checkpoint is None else state.at
-        Session(setup, state, writer, conditions, progress, saved).run()
+        Session(setup, state, writer, conditions, progress, warn, saved).run()
     return True
 
 
@@ -137,7 +137,8 @@ def _missing_rows(folder: Path, position: Position) -> str:
 
 
 def _has_rows(folder: Path) -> bool:
-    files = (folder / f"{kind}.jsonl" for kind in ROW_FILES if kind != "resumes")
+    # Rows of the data that were left out are written before there is anything to save.
+    files = (folder / f"{kind}.jsonl" for kind in ROW_FILES if kind not in ("resumes", "rejected_rows"))
     return any(path.is_file() and path.stat().st_size for path in files)
 
 

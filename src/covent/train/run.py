@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from covent import controls, stopping
@@ -18,7 +17,7 @@ from covent.stopping import Stopped, on_signals
 from covent.store.reader import read_header, read_run
 from covent.store.schema import StepRow
 from covent.store.writer import RunWriter
-from covent.tasks import Task, problems
+from covent.tasks import Problem
 from covent.train.anchors import Anchors
 from covent.train.checkpoints import save_checkpoint
 from covent.train.config import TrainConfig
@@ -26,6 +25,7 @@ from covent.train.config_file import config_yaml
 from covent.train.loop import Loop
 from covent.train.model import LanguageModel
 from covent.train.probes import Probes
+from covent.train.prompts import keep_rejected_rows
 from covent.train.rollouts import RolloutSource
 from covent.train.setup import Setup
 from covent.train.space import space_warning
@@ -59,7 +59,7 @@ def train(
         with RunWriter.create(folder, setup.header(state.model), config_yaml(config), num_steps=config.steps) as writer:
             if message := space_warning(config, state.model, folder):
                 warn(message)
-            Session(setup, state, writer, setup.conditions(), progress).run()
+            Session(setup, state, writer, setup.conditions(), progress, warn).run()
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Session:
     writer: RunWriter
     conditions: Mapping[str, str]
     progress: Progress = lambda phase, done, total: None
+    warn: Callable[[str], None] = lambda message: None
     saved: Position | None = None
     """Where the newest checkpoint stands."""
     _start: float = field(default_factory=time.perf_counter)
@@ -95,11 +96,18 @@ class Session:
 
     def _until_the_end_or_a_signal(self) -> None:
         try:
+            self._keep_rejected_rows()
             self._warm_start()
             self._rl()
         except Stopped:
             self._save()
             raise
+
+    def _keep_rejected_rows(self) -> None:
+        """Once a run: a checkpoint that has them says so by their mark."""
+        if "rejected_rows" not in self.state.at.marks:
+            keep_rejected_rows(self.setup.task, self.writer, self.warn)
+            self.state.move(marks=self.writer.marks())
 
     def _warm_start(self) -> None:
         """From the first weight to the first checkpoint of RL; nothing to do when that is behind."""
@@ -107,7 +115,7 @@ class Session:
         if state.at.phase == "warm start":
             warm_start(state, self.setup.task, config, progress=lambda *done: self.progress("warm start", *done))
         if state.at.phase == "warmed":
-            states = _probe_states(config, self.setup.task, state.model, self.setup.max_tokens)
+            states = _probe_states(self.setup.probe_problems, state.model, self.setup.max_tokens)
             header = read_header(self.writer.folder)
             self.writer.header(header.model_copy(update={"start_model": state.at.start_model}))
             state.probe_states = states
@@ -122,11 +130,13 @@ class Session:
         if not state.at.tested:
             self._take_test()
             state.move(tested=True, marks=self.writer.marks())
-        max_tokens, num_groups = self.setup.max_tokens, state.at.num_groups
+        source = RolloutSource.resumed(
+            state.model, self.setup.task, config, self.setup.max_tokens, state.at.num_groups, state.at.errors_counted
+        )
         loop = Loop(
             config=config,
             state=state,
-            source=RolloutSource.resumed(state.model, self.setup.task, config, max_tokens, num_groups),
+            source=source,
             validation=self.setup.validation,
             probes=None if state.probe_states is None else Probes(state.model, state.probe_states),
             writer=self.writer,
@@ -176,15 +186,14 @@ class Session:
         return self._seconds_before + time.perf_counter() - self._start
 
 
-def _probe_states(config: TrainConfig, task: Task, model: LanguageModel, max_tokens: int) -> Responses | None:
-    """One response of the start policy to each of the first validation problems."""
-    if config.probe_prompts == 0:
+def _probe_states(problems: Sequence[Problem], model: LanguageModel, max_tokens: int) -> Responses | None:
+    """One response of the start policy to each problem; None when there is none."""
+    if not problems:
         return None
-    chosen = list(islice(problems(task, "validation", config.evaluation.problem_seed), config.probe_prompts))
     return sample(
         model.network,
-        [model.encode_prompt(problem.prompt) for problem in chosen],
-        groups=list(range(len(chosen))),
+        [model.encode_problem(problem) for problem in problems],
+        groups=list(range(len(problems))),
         num_samples=1,
         max_tokens=max_tokens,
         end_id=model.end_id,

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import torch
@@ -21,10 +22,11 @@ from covent import __version__
 from covent.errors import ConfigError
 from covent.provenance import commit
 from covent.store.schema import SCHEMA_VERSION, RunHeader
-from covent.tasks import Task, make_task, problems
+from covent.tasks import Problem, Split, Task, TaughtTask, make_task, problems
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel, load_model, max_response_tokens
+from covent.train.prompts import check_prompts, data_task
 from covent.train.state import RunState
 
 _NUM_FINGERPRINTED = 512
@@ -40,6 +42,8 @@ class Setup:
     max_tokens: int
     validation: Exam
     test: Exam
+    probe_problems: Sequence[Problem]
+    """Whose responses are the probe states."""
     initial_weights: str
 
     @classmethod
@@ -50,10 +54,11 @@ class Setup:
         """
         device = _device(config)
         _make_deterministic(config.threads, device)
-        task = make_task(config.task, config.seed)
+        task = make_task(config.task, config.seed, config.verifier, config.reward)
         dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
         model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
         max_tokens = max_response_tokens(config, task, model)
+        check_prompts(model, task, max_tokens)
         state = RunState.fresh(model)
         setup = cls(
             config,
@@ -62,6 +67,7 @@ class Setup:
             max_tokens,
             _exam(config, task, "validation", max_tokens),
             _exam(config, task, "test", max_tokens),
+            _first(config, task, "validation", config.probe_prompts, "probe_prompts"),
             state.initial_weights,
         )
         return setup, state
@@ -97,12 +103,20 @@ class Setup:
         }
 
     def _data_fingerprint(self) -> str:
-        """Hash of the held-out problems, of the first train problems, and of demonstrations to some of them."""
-        first = list(islice(problems(self.task, "train", self.config.seed + 1), _NUM_FINGERPRINTED))
+        """Hash of the held-out problems, of the first train problems, of demonstrations to some of them, of all rows of
+        a data set, and of the file of a reward function."""
+        task, path = self.task, (self.config.reward.function or "").rpartition(":")[0]
+        first = list(islice(problems(task, "train", self.config.seed + 1), _NUM_FINGERPRINTED))
         rng = Random(0)  # noqa: S311 - not cryptography
-        shown = [self.task.demonstration(problem, rng) for problem in first[:16]]
+        shown = [task.demonstration(problem, rng) for problem in first[:16]] if isinstance(task, TaughtTask) else []
         drawn = [(each.prompt, each.answer) for each in [*first, *self.validation.problems, *self.test.problems]]
-        return hashlib.sha256(json.dumps([drawn, shown]).encode()).hexdigest()[:16]
+        facts = [drawn, shown]
+        if data := data_task(task):
+            facts.append([(data.fingerprint, "")])
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        if path:
+            digest.update(Path(path).read_bytes())
+        return digest.hexdigest()[:16]
 
 
 def settings_by_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -126,24 +140,30 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _exam(config: TrainConfig, task: Task, split: str, max_tokens: int) -> Exam:
+def _first(config: TrainConfig, task: Task, split: Split, wanted: int, setting: str) -> list[Problem]:
+    """The first held-out problems. Raises: ConfigError when there are not so many."""
+    found = list(islice(problems(task, split, config.evaluation.problem_seed), wanted))
+    if len(found) < wanted:
+        raise ConfigError(
+            f"The task '{config.task.name}' has only {len(found)} {split} problems; {setting} asks for {wanted}."
+            f" Set {setting} to {len(found)} or less."
+        )
+    return found
+
+
+def _exam(config: TrainConfig, task: Task, split: Literal["validation", "test"], max_tokens: int) -> Exam:
     settings = config.evaluation
     is_test = split == "test"
     wanted = settings.test_problems if is_test else settings.validation_problems
-    found = list(islice(problems(task, "test" if is_test else "validation", settings.problem_seed), wanted))
-    if len(found) < wanted:
-        raise ConfigError(
-            f"The task '{config.task.name}' has only {len(found)} {split} problems; evaluation.{split}_problems asks"
-            f" for {wanted}."
-        )
     return Exam(
-        split="test" if is_test else "validation",
-        problems=found,
+        split=split,
+        problems=_first(config, task, split, wanted, f"evaluation.{split}_problems"),
         num_samples=settings.test_samples if is_test else settings.validation_samples,
         greedy=is_test,
         max_tokens=max_tokens,
         responses_per_forward=config.rollout.responses_per_forward,
         seed=config.seed,
+        max_error_frac=config.verifier.max_error_frac,
     )
 
 

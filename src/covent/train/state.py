@@ -52,6 +52,8 @@ class Position(BaseModel):
     """Of the pending rollout's: those that were not applied."""
     faults_in_a_row: int = 0
     """Since the last rollout step without one."""
+    errors_counted: tuple[tuple[int, int], ...] = ()
+    """Errors and responses of the newest generation rounds, by which a failing verifier stops the run."""
     controls: States = ()
     """What the controls remember."""
     reason: str = ""

@@ -24,7 +24,7 @@ from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
 from covent.rollout.batch import Responses, pad_left, score
 from covent.rollout.sampler import sample
-from covent.tasks import Problem, Task, problems
+from covent.tasks import Answer, Problem, Task, TaughtTask, Verdict, problems, taught
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel, max_response_tokens, weights_hash
 from covent.train.state import RunState, new_optimizer
@@ -53,6 +53,7 @@ def warm_start(
     """
     settings = config.warm_start
     if settings.steps:
+        task = taught(task, "warm_start.steps needs them: set warm_start.steps=0 to start from the model as it is.")
         folder = _cache_folder() / _fingerprint(state.initial_weights, str(state.model.network.device), task, config)
         begun = state.at.warm_steps > 0
         if begun or not (settings.cache and _load(state.model, folder)):
@@ -66,7 +67,7 @@ def warm_start(
     state.move(phase="warmed", start_model=weights_hash(state.model))
 
 
-def _train_rounds(state: RunState, task: Task, config: TrainConfig, progress: Callable[[int, int], None]) -> None:
+def _train_rounds(state: RunState, task: TaughtTask, config: TrainConfig, progress: Callable[[int, int], None]) -> None:
     """Train until the model has learnt what its teachers know. Some initialisations need more than one round.
 
     Raises: ConfigError when it has not after `max_rounds`.
@@ -92,7 +93,7 @@ def _train_rounds(state: RunState, task: Task, config: TrainConfig, progress: Ca
     )
 
 
-def _batches(task: Task, config: TrainConfig) -> Iterator[tuple[list[Problem], list[str]]]:
+def _batches(task: TaughtTask, config: TrainConfig) -> Iterator[tuple[list[Problem], list[str]]]:
     """Train problems with a demonstration each, `batch_size` at a time; the same settings give the same batches."""
     stream = problems(task, "train", _corpus_seed(config))
     writers = Random(f"writers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
@@ -101,14 +102,16 @@ def _batches(task: Task, config: TrainConfig) -> Iterator[tuple[list[Problem], l
         yield batch, [task.demonstration(problem, writers) for problem in batch]
 
 
-def _teacher_share(model: LanguageModel, task: Task, config: TrainConfig) -> float:
+def _teacher_share(model: LanguageModel, task: TaughtTask, config: TrainConfig) -> float:
     """Right answers of the model over right answers of the writers, one response each to the same train problems."""
     chosen = list(islice(problems(task, "train", _corpus_seed(config)), _NUM_CHECKED))
     writers = Random(f"teachers/{_corpus_seed(config)}")  # noqa: S311 - not cryptography
-    taught = sum(task.verdict(problem, task.demonstration(problem, writers)).reward for problem in chosen)
+    by_writers = task.judge(
+        [Answer(problem, task.demonstration(problem, writers)) for problem in chosen], stopping.poll
+    )
     responses = sample(
         model.network,
-        [model.encode_prompt(problem.prompt) for problem in chosen],
+        [model.encode_problem(problem) for problem in chosen],
         groups=list(range(len(chosen))),
         num_samples=1,
         max_tokens=max_response_tokens(config, task, model),
@@ -117,12 +120,14 @@ def _teacher_share(model: LanguageModel, task: Task, config: TrainConfig) -> flo
         key=key(config.seed, "warm start"),
     )
     texts = model.decode_all(responses)
-    learnt = sum(task.verdict(problem, text).reward for problem, text in zip(chosen, texts, strict=True))
-    return learnt / max(taught, 1.0)
+    by_model = task.judge([Answer(problem, text) for problem, text in zip(chosen, texts, strict=True)], stopping.poll)
+    num_taught, num_learnt = (sum(each.verdict is Verdict.RIGHT for each in part) for part in (by_writers, by_model))
+    return num_learnt / max(num_taught, 1)
 
 
 def _corpus_seed(config: TrainConfig) -> int:
-    return config.seed if config.task.corpus_seed is None else config.task.corpus_seed
+    seed = getattr(config.task, "corpus_seed", None)
+    return config.seed if seed is None else int(seed)
 
 
 def _train_round(
@@ -160,7 +165,7 @@ def _train_round(
 def _demonstration_loss(model: LanguageModel, batch: list[Problem], texts: list[str]) -> Tensor:
     """Mean negative log-prob of the demonstrations' tokens, nats."""
     device = model.network.device
-    prompt_ids, prompt_mask = pad_left([model.encode_prompt(problem.prompt) for problem in batch], model.pad_id)
+    prompt_ids, prompt_mask = pad_left([model.encode_problem(problem) for problem in batch], model.pad_id)
     encoded = [model.encode_response(text) for text in texts]
     reversed_ids, reversed_mask = pad_left([ids[::-1] for ids in encoded], model.pad_id)
     rows = torch.arange(len(batch), device=device)
@@ -189,7 +194,7 @@ def _schedule(step: int, num_warmup: int, num_steps: int, final: float) -> float
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _fingerprint(initial_weights: str, device: str, task: Task, config: TrainConfig) -> str:
+def _fingerprint(initial_weights: str, device: str, task: TaughtTask, config: TrainConfig) -> str:
     """Hash of the settings, the start weights, the environment and a sample of the corpus."""
     rng = Random(0)  # noqa: S311 - not cryptography
     drawn = [task.draw(rng) for _ in range(64)]

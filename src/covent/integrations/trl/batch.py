@@ -80,7 +80,7 @@ def measured(
         in half precision would otherwise hide.
       group: the ranks that hold the rest of the optimizer batch; None when it is all here.
     """
-    logprobs = joined([each.logprobs for each in scores])
+    logprobs = _at_least_float32(joined([each.logprobs for each in scores]))
     known = [each.old_logprobs for each in columns if each.old_logprobs is not None]
     old = joined(known).to(logprobs) if len(known) == len(columns) and not on_policy else logprobs
     sampler = [each.sampler_logprobs for each in columns if each.sampler_logprobs is not None]
@@ -89,7 +89,7 @@ def measured(
     return Measured(
         logprobs=logprobs,
         old_logprobs=old,
-        entropies=joined([each.entropies for each in scores]),
+        entropies=joined([each.entropies for each in scores]).to(logprobs),
         advantages=joined([each.advantages for each in columns]).to(logprobs),
         mask=joined([each.mask for each in columns]),
         identity=TokenIdentity(
@@ -100,6 +100,11 @@ def measured(
         reference_logprobs=joined(reference).to(logprobs) if len(reference) == len(columns) else None,
         group=group,
     )
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """A policy in half precision gives TRL log-probs in half precision; what is made of them is not rounded again."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

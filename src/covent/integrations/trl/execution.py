@@ -127,5 +127,5 @@ def cuts(scores: Scores, columns: Columns, *, level: str, low: float, high: floa
     elif level == "sum":
         log_ratio = log_ratio.sum(dim=1, keepdim=True).expand(log_ratio.shape)
     advantages = columns.advantages.to(log_ratio)
-    found = clipped_objective(log_ratio.exp(), advantages, clip_low=low, clip_high=high)
+    found = clipped_objective(log_ratio, advantages, clip_low=low, clip_high=high)
     return Cuts(found.cut_low & columns.mask, found.cut_high & columns.mask)

@@ -1,0 +1,267 @@
+"""The process that programs are forked from, cut off before the first of them. Only ever runs in a process of its own.
+
+For each job it forks a process that is handed the program, straight from the process that asked, and nothing else.
+What it can do is answer calls with plain data; whoever calls compares. Tests that are pairs of values are called from
+outside. Tests that are written in Python run in a second process beside the program's, which reads them and sends its
+verdict over a socket of its own. Neither this server nor the program ever holds tests, expected values or that socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from covent.verifiers import bubblewrap, namespaces
+from covent.verifiers.channel import Channel, ChannelClosed
+from covent.verifiers.program_child import serve_calls
+from covent.verifiers.program_tests import run_tests
+
+PRELOADED = (
+    "abc",
+    "array",
+    "ast",
+    "base64",
+    "bisect",
+    "calendar",
+    "cmath",
+    "collections",
+    "collections.abc",
+    "contextlib",
+    "copy",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "encodings.utf_8",
+    "enum",
+    "fractions",
+    "functools",
+    "gc",
+    "hashlib",
+    "heapq",
+    "html",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "keyword",
+    "math",
+    "numbers",
+    "operator",
+    "pprint",
+    "queue",
+    "random",
+    "re",
+    "secrets",
+    "statistics",
+    "string",
+    "struct",
+    "sys",
+    "textwrap",
+    "threading",
+    "time",
+    "timeit",
+    "traceback",
+    "types",
+    "typing",
+    "unicodedata",
+    "urllib.parse",
+    "uuid",
+    "warnings",
+    "weakref",
+    "xml.etree.ElementTree",
+    "zlib",
+)
+"""What a program can import: there are no files to import anything else from."""
+
+
+def main(control_fd: int) -> None:
+    """Serve until the other end of the control socket closes."""
+    control = Channel(socket.socket(fileno=control_fd))
+    config = control.receive()
+    _preload(PRELOADED, [])
+    missing = _preload(config["modules"], config["module_path"])
+    route = config["route"]
+    try:
+        if missing:
+            raise namespaces.IsolationFailed(f"verifier.modules cannot be imported: {', '.join(missing)}")
+        if route == "user namespaces":
+            namespaces.isolate()
+        elif route == "bubblewrap":
+            namespaces.empty_root_by_chroot(bubblewrap.ROOT)
+        if route != "none":
+            namespaces.hide_memory()
+    except namespaces.IsolationFailed as error:
+        control.send({"error": str(error)})
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.environ.clear()
+    gc.collect()
+    gc.freeze()
+    control.send({"ready": True})
+    with contextlib.suppress(ChannelClosed):
+        while True:
+            _job(control, config, route)
+
+
+def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
+    """Import modules, from `path` too; those that cannot be imported."""
+    before, missing = list(sys.path), []
+    sys.path += path
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            missing.append(module)
+    sys.path[:] = before
+    return missing
+
+
+def _job(control: Channel, config: Any, route: str) -> None:
+    """Fork the program and its tests, wait until whoever asked has what it wants, and leave nothing behind."""
+    _, fds = control.receive_fds()
+    if route == "none":
+        with tempfile.TemporaryDirectory(prefix="covent-program-") as scratch:
+            end = _run_job(control, config, route, scratch, *fds)
+    else:
+        end = _run_job(control, config, route, namespaces.SCRATCH, *fds)
+        if route == "bubblewrap":
+            _empty("/")
+    control.send(end)
+
+
+def _run_job(
+    control: Channel, config: Any, route: str, scratch: str, program_fd: int, tests_fd: int | None = None
+) -> dict[str, Any]:
+    """How the program had ended before it was ended; tests in Python have a process of their own beside it."""
+    isolated = route != "none"
+    ours, theirs = Channel.pair() if tests_fd is not None else (None, None)
+
+    def be_program() -> None:
+        if route == "user namespaces":
+            namespaces.own_scratch(config["scratch_mb"])
+        os.chdir(scratch)
+        _give_up_rights(config, isolated)
+        source = _channel(program_fd)
+        serve_calls(source, theirs or source)
+
+    def be_tests() -> None:
+        assert tests_fd is not None and ours is not None
+        _give_up_rights(config, isolated)
+        run_tests(_channel(tests_fd), ours)
+
+    children = [_fork(be_program, [program_fd] + ([theirs.fileno()] if theirs else []))]
+    os.close(program_fd)
+    if tests_fd is not None and ours is not None and theirs is not None:
+        children.append(_fork(be_tests, [tests_fd, ours.fileno()]))
+        os.close(tests_fd)
+        ours.close()
+        theirs.close()
+    try:
+        control.receive()  # whoever asked has the verdict, or gave up
+    finally:
+        ends = _end_all(children, isolated)
+    end: dict[str, Any] = ends.get(children[0], {})
+    return end
+
+
+def _empty(root: str) -> None:
+    """Remove whatever a program left under the root, and make the scratch folder anew."""
+    os.chmod(root, 0o700)
+    for entry in os.scandir(root):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, onerror=_try_again)
+        else:
+            os.unlink(entry.path)
+    os.mkdir(root + namespaces.SCRATCH.lstrip("/"), 0o700)
+    os.chmod(root, 0o500)
+
+
+def _try_again(remove: Callable[[str], Any], path: str, error: Any) -> None:
+    """A program may have taken its folders' rights away."""
+    os.chmod(os.path.dirname(path), 0o700)
+    os.chmod(path, 0o700)
+    remove(path)
+
+
+def _channel(fd: int) -> Channel:
+    return Channel(socket.socket(fileno=fd))
+
+
+def _fork(run: Callable[[], None], fds: list[int]) -> int:
+    """A child that has these file descriptors, /dev/null, and no others."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        low = 3
+        for fd in sorted(fds):
+            os.closerange(low, fd)
+            low = fd + 1
+        os.closerange(low, 1 << 16)
+        run()
+    except BaseException:  # noqa: S110 - a child has nobody to tell; its end without a verdict says it
+        pass
+    finally:
+        os._exit(0)
+
+
+def _give_up_rights(config: Any, isolated: bool) -> None:
+    # Counted inside are this server, what it was forked from, and the tests' process, besides the program's own.
+    namespaces.limit_resources(
+        memory_mb=config["memory_mb"],
+        cpu_s=config["timeout_s"],
+        files_mb=config["scratch_mb"],
+        processes=3 + config["processes"],
+    )
+    if isolated:
+        namespaces.drop_capabilities()
+    random.seed(0)
+
+
+def _end_all(children: list[int], isolated: bool) -> dict[int, Any]:
+    """Kill everything but this process, and wait until it is gone; how the children had ended, by process number."""
+    ends: dict[int, Any] = {}
+    # Those that have ended by themselves, before a signal can change how they end.
+    for pid in children:
+        _reap(pid, os.WNOHANG, ends)
+    if isolated:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    else:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            _reap(-1, 0, ends, killed=True)
+    return ends
+
+
+def _reap(pid: int, options: int, ends: dict[int, Any], *, killed: bool = False) -> None:
+    if not killed and pid in ends:
+        return
+    found, status, usage = os.wait4(pid, options)
+    if found:
+        ends[found] = {
+            "alone": not killed,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+        }
