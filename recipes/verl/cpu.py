@@ -41,6 +41,7 @@ class PlatformCPU(PlatformBase):
     device_name = "cpu"
     vendor_name = "none"
     device_module = SimpleNamespace(
+        get_device_name=lambda *_: "CPU",
         empty_cache=_nothing,
         synchronize=_nothing,
         set_device=_nothing,

@@ -51,7 +51,9 @@ class CoventTrainer(PPOTrainerSync):  # type: ignore[misc]
             super().fit(agent_loop_manager)
         except BaseException as error:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self.recording.ended(state, "Ctrl-C" if state == "interrupted" else str(error))
+            # Of a worker's error Ray tells the whole story, and the last line is what it was.
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            self.recording.ended(state, "Ctrl-C" if state == "interrupted" else words[-1])
             raise
         self.recording.ended("finished", "")
 
