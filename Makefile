@@ -24,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl test-verl reliability-trl kernels lint clean
+.PHONY: demo test test-trl test-verl test-report reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -46,6 +46,14 @@ reliability-trl: .venv-trl/.installed
 test-verl: .venv-verl/.installed
 	$(VERL_BIN)/python -m pytest -m verl tests/integrations/verl $(PYTEST_FLAGS)
 
+# The report in a browser. Playwright and axe-core are fetched; Chromium must be there, or the tests say how to get it.
+test-report: .venv/.browser
+	@command -v npm >/dev/null || { echo "make test-report needs npm, for axe-core. Install Node.js: https://nodejs.org" >&2; exit 2; }
+	test -f .venv/axe/node_modules/axe-core/axe.min.js || npm install --no-audit --no-fund --prefix .venv/axe axe-core@4.14.1
+	rm -rf .venv/report-demo && $(BIN)/covent demo --steps 60 --out .venv/report-demo
+	COVENT_AXE=.venv/axe/node_modules/axe-core/axe.min.js COVENT_DEMO=.venv/report-demo \
+	  $(BIN)/python -m pytest tests/browser -m browser $(PYTEST_FLAGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,6 +71,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[train,dev]'
 	@printf '%s\n' "$$PIP_FLAGS" > .venv/.pip-flags
 	@printf '%s\n' "$$MADE_FOR" > $@
+
+.venv/.browser: $(STAMP) tests/browser/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -r tests/browser/requirements.txt
+	touch $@
 
 .venv-trl/.installed: pyproject.toml tests/integrations/trl/requirements.txt
 	test -x $(TRL_BIN)/python || $(PYTHON) -m venv .venv-trl
