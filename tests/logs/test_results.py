@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from covent.errors import ConfigError
+from covent.law import fit
 from covent.logs import Choice, all_series, comparison, fit_result, forecast_result, pooled_result
 from covent.logs.definitions import EntropyDefinition
-from covent.logs.results import definition_warnings
+from covent.logs.results import definition_warnings, one_curve
 from covent.logs.series import LogSeries
 from tests.logs.logfiles import GOLDEN, json_lines, law_rows, series_of
 from tests.support.synthetic import write_run
@@ -211,21 +212,16 @@ def test_pooled_logs_do_not_lend_each_other_their_noise(exact: LogSeries, tmp_pa
     assert swapped.ceiling_interval == pytest.approx(apart.ceiling_interval, abs=CENTRED), "no order between logs"
 
 
-def test_pooled_logs_that_follow_no_common_curve_identify_nothing(exact: LogSeries) -> None:
-    """Within each log accuracy moves little with entropy; from log to log it moves a lot."""
-    half = len(exact) // 2
+def test_a_pooled_ceiling_outside_its_own_interval_is_not_identified(exact: LogSeries) -> None:
     rng = np.random.default_rng(1)
-    logs = []
-    for keep, level in ((slice(None, half), 0.3), (slice(half, None), 0.8)):
-        part = replace(exact, step=exact.step[keep], entropy=exact.entropy[keep], accuracy=exact.accuracy[keep])
-        noise = 0.0003 * rng.standard_normal(len(part))
-        logs.append(replace(part, accuracy=level - 0.05 * np.exp(part.entropy) + noise))
-    pooled = pooled_result(logs)
-    assert pooled.ceiling is not None and pooled.ceiling_interval is not None
-    assert not pooled.ceiling_interval[0] <= pooled.ceiling <= pooled.ceiling_interval[1]
-    assert not pooled.identified
-    assert any("do not follow one curve" in sentence for sentence in pooled.verdict)
-    assert pooled_result([exact, exact]).identified
+    law = fit(exact.entropy, exact.accuracy + 0.003 * rng.standard_normal(len(exact)), unit="fraction")
+    assert law.identified and law.ceiling_interval is not None
+    low, high = law.ceiling_interval
+    assert one_curve(law) == law
+    for outside in (low - 0.01, high + 0.01):
+        judged = one_curve(law.model_copy(update={"ceiling": outside}))
+        assert not judged.identified
+        assert "do not follow one curve" in judged.warnings[0] and judged.warnings[1:] == law.warnings
 
 
 @pytest.mark.parametrize("constant", ["entropy", "accuracy"])

@@ -170,7 +170,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
             0, "Not pooled: the logs' entropies are defined differently, so one curve through them means nothing."
         )
         entropy, accuracy = entropy[:0], accuracy[:0]
-    law = _one_curve(fit(entropy, accuracy, unit="fraction", step=_far_apart(series) if entropy.size else None))
+    law = one_curve(fit(entropy, accuracy, unit="fraction", step=_far_apart(series) if entropy.size else None))
     first = series[0]
     joined = LogSeries(
         name="pooled",
@@ -211,7 +211,7 @@ def _far_apart(series: Sequence[LogSeries]) -> NDArray[np.float64]:
     return np.concatenate(places)
 
 
-def _one_curve(law: LawFit) -> LawFit:
+def one_curve(law: LawFit) -> LawFit:
     """The pooled law, not identified where its ceiling lies outside its own interval."""
     if law.ceiling is None or law.ceiling_interval is None or not law.identified:
         return law

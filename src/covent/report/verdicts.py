@@ -88,7 +88,7 @@ def _ceiling(law: FitResult) -> Answer:
     if not law.identified or law.ceiling is None:
         return Answer("Ceiling", "Not identified", doubt or "The points do not determine the law.", "none", "no number")
     if not law.is_possible:
-        return Answer("Ceiling", n.ceiling(law), doubt, "none", "above 100 % is impossible: the points do not fix it")
+        return Answer("Ceiling", "Not determined", doubt, "none", f"the law gives {n.ceiling(law)}, which cannot be")
     if law.is_beaten:
         return Answer("Ceiling", n.ceiling(law), doubt, "low", "another curve fits clearly better")
     controlled = any(sentence.startswith("Entropy was under control") for sentence in law.verdict)
