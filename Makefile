@@ -23,7 +23,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl kernels lint clean
+.PHONY: demo test test-trl reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -35,6 +35,10 @@ test: $(STAMP)
 test-trl: .venv-trl/.installed
 	$(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 	PYTHONPATH=$(TRL_OLDEST) $(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
+
+# Faults of docs/reliability.md given to TRL; half an hour.
+reliability-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m benchmarks.trl_faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -72,6 +72,7 @@ def test_covariances_and_tail_are_those_of_core(seed: int) -> None:
     ours = token_covariances(batch.logprob, batch.advantage)
     assert ours == pytest.approx(expected.numpy(), abs=TIGHT)
     tail, core = covariance_tail(ours).model_dump(), core_tail(expected).model_dump()
+    assert tail["histogram"] == core["histogram"] and sum(tail["histogram"]) == ours.size
     assert tail["mean"] == pytest.approx(core["mean"], abs=TIGHT)
     assert tail["std"] == pytest.approx(core["std"], rel=TIGHT)
     for part in ("quantiles", "top_means", "positive_shares"):

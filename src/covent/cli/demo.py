@@ -45,8 +45,8 @@ class Demo:
     def _run(self, output: Output) -> Outcome:
         from covent.cli.summary import summary_table
         from covent.report.compare import labels
-        from covent.report.page import write_report
-        from covent.report.summary import summarise
+        from covent.report.page import write_page
+        from covent.report.subject import subjects
         from covent.store.reader import read_run
         from covent.train.config_file import parse_config
         from covent.train.demo import demo_runs, require_free
@@ -59,8 +59,9 @@ class Demo:
         )
         self._train(planned, output)
         runs = [read_run(run.folder) for run in planned]
-        report = write_report(runs, self.folder / "report.html")
-        summaries = [summarise(run) for run in runs]
+        shown = subjects(runs)
+        report = write_page(shown, self.folder / "report.html")
+        summaries = [subject.summary for subject in shown if subject.summary is not None]
         output.console.print(summary_table(labels(runs), summaries))
         output.say(
             f"\nreport: {report}"

@@ -25,6 +25,7 @@ from covent.cli.compare import Compare
 from covent.cli.demo import Demo
 from covent.cli.doctor import Doctor
 from covent.cli.encoding import say_in_any_encoding
+from covent.cli.eval import Eval
 from covent.cli.explain import Explain
 from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
@@ -36,11 +37,28 @@ from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.resume import Resume
 from covent.cli.theory import Theory
+from covent.cli.track import Track
 from covent.cli.train import Train
 from covent.errors import CoventError, DiskError
 from covent.stopping import Stopped, interrupts_raised
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Lint | Report | Theory | Bench | Doctor
+Command = (
+    Demo
+    | Train
+    | Resume
+    | Eval
+    | Track
+    | Fit
+    | Forecast
+    | Explain
+    | Compare
+    | Measure
+    | Lint
+    | Report
+    | Theory
+    | Bench
+    | Doctor
+)
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
