@@ -185,20 +185,21 @@ def not_finite(place: Path) -> list[str]:
     for what in ("reward", "gradient"):
         outcomes = []
         for number, bad in enumerate((math.nan, math.inf, -math.inf)):
-            folder = place / f"{what} {number}"
+            _SpoiledGradient.bad = bad
+            made = trainer(
+                _SpoiledGradient if what == "gradient" else GRPOTrainer,
+                place / f"{what} {number}",
+                reward=_Spoiled(bad) if what == "reward" else low_digits,
+                max_steps=STEPS,
+            )
             try:
-                if what == "reward":
-                    made = train(folder, reward=_Spoiled(bad))
-                else:
-                    _SpoiledGradient.bad = bad
-                    made = trainer(_SpoiledGradient, folder, max_steps=STEPS, save_strategy="steps", save_steps=STEPS)
-                    made.train()
+                made.train()
+                ended = "finished"
             except Exception as error:  # whatever it is, it is what is asked for
-                outcomes.append(f"stopped ({type(error).__name__})")
-                continue
+                ended = f"stopped at step {made.state.global_step + 1} by {type(error).__name__}"
             finite = all(bool(weight.isfinite().all()) for weight in made.model.parameters())
-            outcomes.append("finished with finite weights" if finite else "finished, and saved weights that are NaN")
-        told.append(f"one bad {what} (NaN, +∞, -∞): {counted(outcomes)}")
+            outcomes.append(f"{ended}, the weights {'finite' if finite else 'NaN'}")
+        told.append(f"one bad {what} (NaN, +∞, -∞) in step 4: {counted(outcomes)}")
     return told
 
 

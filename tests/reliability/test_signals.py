@@ -26,6 +26,7 @@ from covent.train.resume import resume
 from tests.contract.source import ROOT
 from tests.support.figures import figure
 from tests.support.interrupted import call, differences, exit_code, settings, slow_disk, started, tiny_demo, written
+from tests.verifiers.processes import alive
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -193,17 +194,11 @@ def test_a_terminal_that_closes_does_not_hide_the_exit_code(before: str, code: i
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return bool(state.strip()) and not state.startswith("Z")
-
-
 def gone_within(pids: list[int], longest_s: float) -> float | None:
     """How long it takes until none of the processes is running; None if it takes longer."""
     start = time.monotonic()
     while time.monotonic() - start < longest_s:
-        if not any(map(is_running, pids)):
+        if not alive(set(pids)):
             return time.monotonic() - start
         time.sleep(0.02)
     return None
@@ -218,14 +213,14 @@ def family(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[st
         child = int(parent.stdout.readline())
         yield parent, child
         parent.kill()
-    if is_running(child):
+    if alive({child}):
         os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("family", [[]], indirect=True)
 def test_a_child_ends_with_its_parent(family: tuple[subprocess.Popen[str], int]) -> None:
     parent, child = family
-    assert is_running(child)
+    assert alive({child})
     parent.kill()
     assert gone_within([child], 10) is not None
 
