@@ -30,14 +30,32 @@ from covent.cli.lint import Lint
 from covent.cli.measure import Measure
 from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
+from covent.cli.plot import Plot
 from covent.cli.report import Report
 from covent.cli.resume import Resume
 from covent.cli.theory import Theory
 from covent.cli.train import Train
+from covent.cli.watch import Watch
 from covent.errors import CoventError
 from covent.stopping import Stopped, interrupts_raised
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Lint | Report | Theory | Bench | Doctor
+Command = (
+    Demo
+    | Train
+    | Resume
+    | Fit
+    | Forecast
+    | Explain
+    | Compare
+    | Measure
+    | Lint
+    | Report
+    | Watch
+    | Plot
+    | Theory
+    | Bench
+    | Doctor
+)
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
