@@ -23,7 +23,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl test-report kernels lint clean
+.PHONY: demo test test-trl test-report reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -43,6 +43,10 @@ test-report: .venv/.browser
 	rm -rf .venv/report-demo && $(BIN)/covent demo --steps 60 --out .venv/report-demo
 	COVENT_AXE=.venv/axe/node_modules/axe-core/axe.min.js COVENT_DEMO=.venv/report-demo \
 	  $(BIN)/python -m pytest tests/browser -m browser $(PYTEST_FLAGS)
+
+# Faults of docs/reliability.md given to TRL; half an hour.
+reliability-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m benchmarks.trl_faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -202,3 +202,10 @@ def test_bounds_out_of_reach_are_said() -> None:
 def test_impossible_settings_are_refused(settings: Settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         measurement(random_step(0)[0], settings)
+
+
+def test_a_band_that_is_no_number_is_refused() -> None:
+    batch, _ = random_step(0)
+    for bounds in ({"clip_cov_lb": float("nan")}, {"clip_cov_ub": float("nan")}, {"clip_cov_lb": 6.0}):
+        with pytest.raises(ConfigError, match="clip_cov_lb"):
+            measurement(batch, Settings(**bounds))

@@ -103,7 +103,7 @@ def four_digits(values: Iterable[float]) -> NDArray[np.float32]:
 
     Example:
         >>> four_digits([0.1]).tolist()
-        [0.0999755859375]
+        [0.09999847412109375]
     """
     bits = np.array(list(values), dtype=np.float32).view(np.uint32)
     with np.errstate(over="ignore"):

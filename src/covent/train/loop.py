@@ -28,6 +28,7 @@ from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.faults import leave_out
+from covent.train.forward_passes import AtOnce, TokenBudget
 from covent.train.probes import Probes
 from covent.train.rollouts import RolloutSource
 from covent.train.samples import KeptSamples
@@ -184,7 +185,7 @@ class Loop:
 
     def update(self, batch: OptimizerBatch, step: int) -> tuple[Measured, Plan]:
         """One optimizer step on one optimizer batch: Measure → Plan → Loss."""
-        config, at_once = self.config, self.config.optimizer.responses_per_micro_batch
+        config, at_once = self.config, self._at_once
         temperature = config.rollout.temperature
         num_updates, states, anchors = self.state.at.num_updates, self.state.at.controls, self.state.anchors
         if not bool(batch.advantages.isfinite().all()):
@@ -231,6 +232,13 @@ class Loop:
         return measured, plan
 
     @property
+    def _at_once(self) -> AtOnce:
+        settings = self.config.optimizer
+        if settings.tokens_per_micro_batch is None:
+            return settings.responses_per_micro_batch
+        return TokenBudget(settings.tokens_per_micro_batch, settings.responses_per_micro_batch)
+
+    @property
     def _optimizer(self) -> torch.optim.Optimizer:
         assert self.state.optimizer is not None
         return self.state.optimizer
@@ -248,7 +256,7 @@ class Loop:
             measured,
             plan,
             temperature=self.config.rollout.temperature,
-            at_once=self.config.optimizer.responses_per_micro_batch,
+            at_once=self._at_once,
             choice=self.choice,
             anchors=self.state.anchors,
         )
@@ -258,7 +266,7 @@ class Loop:
             self.model.network,
             responses,
             temperature=self.config.rollout.temperature,
-            at_once=self.config.optimizer.responses_per_micro_batch,
+            at_once=self._at_once,
         )
 
     def _batches(self, pending: Pending) -> Iterator[OptimizerBatch]:
