@@ -41,7 +41,7 @@ LAYERS = {
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "lint": Layer(1, "yaml"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
-    "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
+    "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml", optional="matplotlib"),
     "train": Layer(
         5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"
     ),

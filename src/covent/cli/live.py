@@ -30,6 +30,9 @@ class Tail(Generic[AnyRow]):
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
+            if file.seek(0, 2) < self._offset:
+                # A run that was taken up again is cut back to its checkpoint first.
+                self.rows, self._offset = [], 0
             file.seek(self._offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]

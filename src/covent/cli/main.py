@@ -34,11 +34,13 @@ from covent.cli.lint import Lint
 from covent.cli.measure import Measure
 from covent.cli.options import one_line, repeated_option, unknown_word
 from covent.cli.output import Output
+from covent.cli.plot import Plot
 from covent.cli.report import Report
 from covent.cli.resume import Resume
 from covent.cli.theory import Theory
 from covent.cli.track import Track
 from covent.cli.train import Train
+from covent.cli.watch import Watch
 from covent.errors import CoventError, DiskError
 from covent.stopping import Stopped, interrupts_raised
 
@@ -55,6 +57,8 @@ Command = (
     | Measure
     | Lint
     | Report
+    | Watch
+    | Plot
     | Theory
     | Bench
     | Doctor

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from covent.cli.options import option
 from covent.cli.output import Outcome, Output
 from covent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from covent.report.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,12 @@ class Report:
                 f"--out '{self.out}' is a folder. Name the file to write: --out {self.out / 'report.html'}"
             )
         from covent.cli.summary import summary_table
-        from covent.logs import Choice, all_series
         from covent.logs.phrases import law_text
-        from covent.logs.run_folder import is_run_folder
         from covent.report.compare import labels
         from covent.report.page import write_page
-        from covent.report.subject import subjects
-        from covent.store.reader import read_run
 
-        # What is a folder without run.json may be a log, and what is neither is told as a run folder that is missing.
-        logs = [path for path in self.runs if path.exists() and not is_run_folder(path) and not _holds_runs(path)]
-        runs = [read_run(path) for path in self.runs if path not in logs]
-        choice = Choice(metric=self.metric, entropy=self.entropy, unit=self.unit)
-        series = all_series(logs, choice) if logs else []
-        shown = subjects(runs, series)
+        shown = subjects_of(self.runs, metric=self.metric, entropy=self.entropy, unit=self.unit)
+        runs = [subject.run for subject in shown if subject.run is not None]
         summaries = [subject.summary for subject in shown if subject.summary is not None]
         write_page(shown, self.out)
         if runs:
@@ -62,9 +58,33 @@ class Report:
             output.say(f"{result.label}: {law_text(result)}")
         output.say(f"\nreport: {self.out}")
         facts = {"report": str(self.out), "runs": [summary.model_dump(mode="json") for summary in summaries]}
-        return Outcome(facts | ({"logs": [result.model_dump(mode="json") for result in results]} if logs else {}))
+        return Outcome(facts | ({"logs": [result.model_dump(mode="json") for result in results]} if results else {}))
+
+
+def subjects_of(
+    paths: Sequence[Path],
+    *,
+    metric: str | None = None,
+    entropy: str | None = None,
+    unit: Literal["fraction", "percent"] | None = None,
+) -> list[Subject]:
+    """Run folders, then logs of other engines.
+
+    Raises:
+        CoventError: one of them cannot be read.
+    """
+    from covent.logs import Choice, all_series
+    from covent.logs.run_folder import is_run_folder
+    from covent.report.subject import subjects
+    from covent.store.reader import read_run
+
+    # A folder of run folders is no log: its name was given for theirs, and the error about it names them.
+    logs = [path for path in paths if path.exists() and not is_run_folder(path) and not _holds_runs(path)]
+    runs = [read_run(path) for path in paths if path not in logs]
+    choice = Choice(metric=metric, entropy=entropy, unit=unit)
+    return subjects(runs, all_series(logs, choice) if logs else [])
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Whether run folders lie in it: then its name was given for theirs, and the error about it names them."""
+    """Whether run folders lie in it."""
     return folder.is_dir() and any(folder.glob("*/run.json"))

@@ -81,7 +81,7 @@ def histogram_chart(run: Run, style: Style) -> Chart | None:
         at = bin_place(bound)
         chart.add_trace(line([at, at], [floor, 1.0], name, INK, dash="longdash", width=1.2))
     chart.update_xaxes(tickvals=[bin_place(tick) for tick in _TICKS], ticktext=[f"{tick:g}" for tick in _TICKS])
-    chart.update_yaxes(type="log", tickformat=".2~%", dtick=1)
+    chart.update_yaxes(type="log", tickformat=".2~p", dtick=1)
     return Chart(
         anchor="histogram",
         title=style.label,
