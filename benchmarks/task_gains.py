@@ -1,6 +1,6 @@
 """What small models learn on tasks with verifiers in children: held-out accuracy before and after RL, over five seeds.
 
-    python -m benchmarks.task_gains gym_spelling gym_letters code     # trains recipes/NAME.yaml with seeds 0 to 4
+    python -m benchmarks.task_gains gym_spelling code                 # trains recipes/NAME.yaml with seeds 0 to 4
     python -m benchmarks.task_gains code --runs FOLDER                # reads FOLDER/NAME-SEED, trained before
     python -m benchmarks.task_gains --table                           # writes docs/verifiers.md again
 
