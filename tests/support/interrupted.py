@@ -7,6 +7,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import zlib
@@ -151,6 +152,8 @@ def call(words: list[str], log: Path, prepare: Callable[[], None] | None = None)
     """`covent` with these words, as the process of `started`; what it prints goes to a file."""
     from covent.cli.main import main
 
+    # A shell's `nohup` would be inherited.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Started processes do not inherit the test's patched environment.
     os.environ["XDG_CACHE_HOME"] = str(log.parent / "cache")
     with log.open("a", encoding="utf-8", buffering=1) as file:
