@@ -175,6 +175,8 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
 def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
     watched = opened(pages["demo"], color_scheme="light").ready()
     page = watched.page
+    page.locator("#curves").scroll_into_view_if_needed()
+    page.wait_for_selector("#curves .plot .main-svg")
 
     def colours() -> tuple[str, str]:
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
