@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,10 @@ def test_rollouts_are_sorted_and_filtered(pages: dict[str, Path], opened: Any, d
     assert page.locator(".sample").count() == 20
 
     def shown(name: str) -> list[float]:
-        found = page.locator(".sample-head").all_inner_texts()
-        return [float(text.split(name)[1].split()[0].replace("−", "-")) for text in found]
+        # Not the inner text: what is not yet on the screen has none.
+        found = page.locator(".sample-head").all_text_contents()
+        told = [re.search(rf"{name} (−?[\d.]+)", text) for text in found]
+        return [float(match[1].replace("−", "-")) for match in told if match is not None]
 
     page.select_option("[name=order]", "covariance")
     page.check("[name=descending]")
@@ -157,10 +160,11 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
     page.mouse.click(box["x"] + place[0], box["y"] + place[1])
     page.wait_for_selector("#step:not([hidden])")
     assert page.evaluate("location.hash") == "#run=0&step=42"
-    row = next(row for row in map(json.loads, (demo[0] / "steps.jsonl").open("rb")) if row["step"] == 42)
+    lines = (demo[0] / "steps.jsonl").read_text("utf-8").splitlines()
+    row = next(row for row in map(json.loads, lines) if row["step"] == 42)
     entropy = row["entropy"]["sum"] / row["entropy"]["count"]
     assert f"{float(f'{entropy:.4g}'):g}" in page.locator("#step").inner_text()
-    steps = set(page.locator(".sample-head a").all_inner_texts())
+    steps = set(page.locator(".sample-head a").all_text_contents())
     assert steps == {"step 42"}
     # From a table, by keyboard.
     page.locator("#groups details").first.locator("summary").click()
@@ -171,6 +175,8 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
 def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
     watched = opened(pages["demo"], color_scheme="light").ready()
     page = watched.page
+    page.locator("#curves").scroll_into_view_if_needed()
+    page.wait_for_selector("#curves .plot .main-svg")
 
     def colours() -> tuple[str, str]:
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -218,7 +224,7 @@ def test_a_table_saves_as_csv(pages: dict[str, Path], opened: Any, demo: list[Pa
     with page.expect_download() as saved:
         page.locator("#curves").get_by_text("Save as CSV").first.click()
     lines = Path(saved.value.path()).read_text("utf-8").splitlines()
-    rows = [json.loads(line) for run in demo for line in (run / "steps.jsonl").open("rb")]
+    rows = [json.loads(line) for run in demo for line in (run / "steps.jsonl").read_text("utf-8").splitlines()]
     assert lines[0].startswith("run,step,") and len(lines) == 1 + len(rows)
     first = rows[0]["entropy"]
     assert float(lines[1].split(",")[2]) == pytest.approx(first["sum"] / first["count"], rel=1e-5)

@@ -63,6 +63,17 @@ def test_entropy_by_a_plain_loop() -> None:
     assert in_bits != pytest.approx([plain_entropy(z) for z in logits.tolist()], abs=TIGHT)
 
 
+@pytest.mark.parametrize("peak", [0.0, 12.0, 24.0])
+def test_entropy_of_float32_logits_over_a_real_vocabulary(peak: float) -> None:
+    logits = torch.randn(2, 151_936, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] = peak
+    truth = entropy_of_logits(logits.double())
+    assert entropy_of_logits(logits).dtype == torch.float32
+    assert torch.allclose(entropy_of_logits(logits).double(), truth, rtol=1e-6, atol=0)
+    logp = logits.log_softmax(-1)
+    assert peak < 24 or not torch.allclose(-(logp.exp() * logp).sum(-1).double(), truth, rtol=1e-6, atol=0)
+
+
 def test_lemma_1_is_the_directional_derivative_of_the_entropy() -> None:
     before, direction = 2 * random_tensor(1, 6, 30), random_tensor(2, 6, 30)
     leaf = before.clone().requires_grad_()

@@ -254,6 +254,23 @@ def test_a_ratio_beyond_exp_that_decides_nothing_is_inert(loss: str, why: str, d
     assert bool((values[:, 1, 0, 1] == 0).all()) == (loss != "cispo" or why != "cut above")
 
 
+@pytest.mark.parametrize("why", ["no advantage", "cut by the dual clip"])
+@pytest.mark.parametrize("loss", POLICY_LOSSES)
+def test_a_token_that_the_policy_can_no_longer_choose_has_no_gradient(loss: str, why: str) -> None:
+    """pi = 0: the ratio is 0, and so is the gradient; nothing becomes NaN."""
+    if loss == "cispo" and why == "cut by the dual clip":
+        pytest.skip("CISPO has no dual clip")
+    batch, plan = far_token(torch.float64, 0.1, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]
+    logprobs = batch.logprobs.clone()
+    logprobs[0, 1] = -math.inf
+    logprobs.requires_grad_()
+    plan = replace(plan, kl_form=None)
+    terms = POLICY_LOSSES[loss](logprobs, batch.old_logprobs, batch.advantages, batch.mask, plan)
+    (gradient,) = torch.autograd.grad(terms.policy.sum(), logprobs)
+    assert bool(terms.policy.isfinite().all() and gradient.isfinite().all())
+    assert float(terms.policy.detach()[0, 1]) == float(gradient[0, 1]) == 0
+
+
 @pytest.mark.parametrize("gap", BEYOND_EXP[torch.float32])
 def test_the_textbook_form_has_no_gradient_there(gap: float) -> None:
     for why in ("no advantage", "cut above"):

@@ -157,8 +157,9 @@ def gspo(
     """
     log_ratio = _log_ratio(logprobs, old_logprobs, mask)
     mean = means_of_responses(log_ratio.detach(), mask)[:, None]
-    # Of pi alone: where pi_old is 0 the log-ratio is infinite, and inf - inf is NaN.
-    own = (logprobs - logprobs.detach()).masked_fill(~mask, 0.0)
+    # Of pi alone: where pi_old is 0 the log-ratio is infinite, and inf - inf is NaN. Where pi itself is 0 there is no
+    # gradient to give.
+    own = (logprobs - logprobs.detach()).masked_fill(~mask | logprobs.detach().isinf(), 0.0)
     return _terms(_objective(mean + own, advantages, mask, plan), log_ratio, logprobs, mask, plan, inputs)
 
 
@@ -191,7 +192,7 @@ def cispo(
         ratio = ratio.clamp(max=1 + plan.clip_high)
     advantages = _advantages(advantages, mask, plan)
     weight = ratio.masked_fill((advantages == 0) | ~plan.keeps_gradient, 0.0) * advantages
-    value = weight * logprobs.masked_fill(~mask, 0.0)
+    value = weight * logprobs.masked_fill(~mask | (weight == 0) & logprobs.isinf(), 0.0)
     return _terms(Objective(value, low, high, nowhere), log_ratio, logprobs, mask, plan, inputs)
 
 

@@ -19,7 +19,7 @@ from covent.store.reader import Run
 from covent.store.schema import SampleRow
 from covent.visible import visible
 
-MOST_TOKENS = 250_000
+MOST_TOKENS = 100_000
 """Tokens that a page holds at most; with more, whole rollouts are left out, evenly, and the page says so."""
 
 NUMBERS = ("logprobs", "entropies", "covariances", "old_logprobs", "after_logprobs", "after_entropies")
