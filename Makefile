@@ -9,6 +9,7 @@ STAMP := .venv/.installed
 
 TRL_BIN := .venv-trl/bin
 TRL_OLDEST := .venv-trl/oldest
+VERL_BIN := .venv-verl/bin
 
 # Its paths are absolute and its packages belong to one Python: in another folder, with another Python or with other
 # flags for pip, `.venv` is made anew. No flags keep what is there.
@@ -23,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl test-report reliability-trl kernels lint clean
+.PHONY: demo test test-trl test-verl test-report reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -36,6 +37,15 @@ test-trl: .venv-trl/.installed
 	$(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 	PYTHONPATH=$(TRL_OLDEST) $(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 
+# Faults of docs/reliability.md given to TRL; half an hour.
+reliability-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m benchmarks.trl_faults
+
+# covent inside verl, in an environment of its own; with a whole run under Ray, on two FSDP2 ranks. Without it:
+# make test-verl PYTEST_FLAGS='-m "verl and not slow"'
+test-verl: .venv-verl/.installed
+	$(VERL_BIN)/python -m pytest -m verl tests/integrations/verl $(PYTEST_FLAGS)
+
 # The report in a browser. Playwright and axe-core are fetched; Chromium must be there, or the tests say how to get it.
 test-report: .venv/.browser
 	@command -v npm >/dev/null || { echo "make test-report needs npm, for axe-core. Install Node.js: https://nodejs.org" >&2; exit 2; }
@@ -43,10 +53,6 @@ test-report: .venv/.browser
 	rm -rf .venv/report-demo && $(BIN)/covent demo --steps 60 --out .venv/report-demo
 	COVENT_AXE=.venv/axe/node_modules/axe-core/axe.min.js COVENT_DEMO=.venv/report-demo \
 	  $(BIN)/python -m pytest tests/browser -m browser $(PYTEST_FLAGS)
-
-# Faults of docs/reliability.md given to TRL; half an hour.
-reliability-trl: .venv-trl/.installed
-	$(TRL_BIN)/python -m benchmarks.trl_faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -78,7 +84,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(TRL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps --target $(TRL_OLDEST) trl==1.14.2
 	touch $@
 
+# verl asks for much that its trainer on CPUs does not need, and not for all that it does: requirements.txt has it.
+.venv-verl/.installed: pyproject.toml tests/integrations/verl/requirements.txt
+	test -x $(VERL_BIN)/python || $(PYTHON) -m venv .venv-verl
+	$(VERL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	  -r tests/integrations/verl/requirements.txt -e .
+	$(VERL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps verl==0.9.1
+	touch $@
+
 # Keeps runs/: results are yours to delete.
 clean:
-	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-trl .venv-verl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,14 +34,15 @@ from covent.train.evaluate import Exam
 from covent.train.loop import Loop
 from covent.train.probes import Probes
 from covent.train.rollouts import RolloutSource
+from covent.train.samples import KeptSamples
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 PAGE = Path(__file__).parents[1] / "docs" / "trainer.md"
 SETTINGS: dict[str, Any] = {
-    "steps": 5,
+    "steps": 15,
     "warm_start": {"steps": 30, "min_teacher_frac": 0, "cache": False},
     "evaluation": {"test_problems": 0},
-    "checkpoint": {"every": 5},
+    "checkpoint": {"every": 10},
     "control": {"type": "clip_cov", "clip_cov_ratio": 0.012},
 }
 PARTS: dict[str, tuple[Any, str]] = {
@@ -51,7 +52,8 @@ PARTS: dict[str, tuple[Any, str]] = {
     "measurement: log-probs, entropies, covariances": (loop_module, "measure"),
     "probe states": (Probes, "change"),
     "validation": (Exam, "take"),
-    "samples with token columns": (Loop, "_keep_samples"),
+    "samples with token columns": (Loop, "_chosen"),
+    "their rows": (KeptSamples, "rows"),
     "the law's forecast": (Loop, "_forecast"),
     "rows and status": (RunWriter, "append"),
     "status": (RunWriter, "status"),
@@ -62,7 +64,7 @@ SWITCHES = {
     "measurement: log-probs, entropies, covariances": "none: the control chooses by it",
     "probe states": "`probe_prompts=0`",
     "validation": "`evaluation.every`, `evaluation.validation_problems`, `evaluation.validation_samples`",
-    "samples with token columns": "`samples_kept=0`",
+    "samples with token columns": "`samples_kept=0`, `samples_detail=false`",
     "the law's forecast": "none",
     "rows and status": "none: they are the record",
     "checkpoints": "`checkpoint.every`",
@@ -113,9 +115,9 @@ def measured(tracker: bool) -> dict[str, Any]:
         for name, (owner, attribute) in PARTS.items():
             setattr(owner, attribute, before[name])
     parts = {name: [clocks.cpu[name], clocks.wall[name]] for name in clocks.cpu}
-    # Not of the step: written before the first one.
-    for at, seconds in enumerate(parts.pop("status", [0.0, 0.0])):
-        parts["rows and status"][at] += seconds
+    for part, whole_part in (("status", "rows and status"), ("their rows", "samples with token columns")):
+        for at, seconds in enumerate(parts.pop(part, [0.0, 0.0])):
+            parts[whole_part][at] += seconds
     return parts
 
 

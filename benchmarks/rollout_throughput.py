@@ -36,10 +36,16 @@ from covent.train.model import load_model
 
 RESULT = Path(__file__).parent / "results" / "rollout_throughput.json"
 PAGE = Path(__file__).parents[1] / "docs" / "trainer.md"
-PROMPTS, SAMPLES = 32, 8
+SAMPLES = 8
 MODELS = {
-    "the default model (width 64, 2 layers, 19 words)": {"tokens": 24},
-    "width 256, 4 layers, vocabulary 32,768": {"tokens": 6, "hidden": 256, "layers": 4, "vocabulary": 32_768},
+    "the default model (width 64, 2 layers, 19 words)": {"prompts": 32, "tokens": 24},
+    "width 256, 4 layers, vocabulary 32,768": {
+        "prompts": 8,
+        "tokens": 8,
+        "hidden": 256,
+        "layers": 4,
+        "vocabulary": 32_768,
+    },
 }
 OURS, BARE, SAME = "covent", "generate", "generate, with log-probs and entropies"
 
@@ -48,7 +54,7 @@ def network(settings: dict[str, Any]) -> tuple[Any, list[list[int]]]:
     """A model with random weights, and the prompts of the default task in its ids."""
     task = ClockTask(ClockSettings(), 0)
     small = load_model(ModelSettings(), task, seed=0, dtype=torch.float32, device="cpu")
-    prompts = [small.encode_problem(problem) for problem in islice(problems(task, "train", 0), PROMPTS)]
+    prompts = [small.encode_problem(problem) for problem in islice(problems(task, "train", 0), settings["prompts"])]
     if "hidden" not in settings:
         return small.network, prompts
     config = Qwen2Config(
@@ -78,7 +84,7 @@ def variants(model: Any, prompts: list[list[int]], tokens: int) -> dict[str, Cal
     }
 
     def ours() -> int:
-        groups = list(range(PROMPTS))
+        groups = list(range(len(prompts)))
         found = sample(
             model, prompts, groups=groups, num_samples=SAMPLES, max_tokens=tokens, end_id=-1, pad_id=0, key=1
         )
@@ -112,7 +118,7 @@ def measured(rounds: int) -> dict[str, Any]:
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} thread",
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "commit": commit(),
-        "settings": {"prompts": PROMPTS, "samples": SAMPLES, "rounds": rounds},
+        "settings": {"models": MODELS, "samples": SAMPLES, "rounds": rounds},
         "models": {},
     }
     for name, settings in MODELS.items():
@@ -133,20 +139,17 @@ def measured(rounds: int) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Tokens a CPU second, by the least of all rounds and by their median."""
-    lines = ["| model | sampler | tokens/s | median | of `generate` |", "|---|---|---:|---:|---:|"]
+    lines = ["| model | responses | sampler | tokens/s | median | of `generate` |", "|---|---:|---|---:|---:|---:|"]
+    settings = found["settings"]
     for name, each in found["models"].items():
         best = {variant: each["tokens"] / min(seconds) for variant, seconds in each["cpu_seconds"].items()}
         for variant, seconds in each["cpu_seconds"].items():
             rate = each["tokens"] / median(seconds)
             share = best[variant] / best[BARE]
-            lines.append(f"| {name} | {variant} | {best[variant]:,.0f} | {rate:,.0f} | {share:.2f} |")
+            responses = settings["models"][name]["prompts"] * settings["samples"]
+            lines.append(f"| {name} | {responses} | {variant} | {best[variant]:,.0f} | {rate:,.0f} | {share:.2f} |")
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
-    settings = found["settings"]
-    responses = settings["prompts"] * settings["samples"]
-    lines += [
-        "",
-        f"{responses} responses at once, float32, {settings['rounds']} rounds, {found['hardware']}; {versions}.",
-    ]
+    lines += ["", f"float32, {settings['rounds']} rounds, {found['hardware']}; {versions}."]
     return "\n".join(lines)
 
 

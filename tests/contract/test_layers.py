@@ -45,12 +45,14 @@ LAYERS = {
     "train": Layer(
         5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"
     ),
-    "integrations": Layer(5, "torch jaxtyping transformers numpy pydantic yaml trl"),
+    "integrations": Layer(
+        5, "torch jaxtyping transformers numpy pydantic yaml trl verl ray transfer_queue omegaconf tensordict"
+    ),
     "cli": Layer(6, "tyro rich numpy torch pynvml"),
     "__main__": Layer(7, ""),
 }
 TENSOR_LAYERS = {"core", "controls", "rollout", "train", "integrations"}
-HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping", "trl"}
+HEAVY = {"torch", "transformers", "tokenizers", "jaxtyping", "trl", "verl"}
 COMMAND_LINE = "covent.cli.main"
 
 

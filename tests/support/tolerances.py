@@ -64,6 +64,9 @@ rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
 ATTRIBUTION_FLOAT32 = 1e-5
 """Nats: the same in float32, where the weights themselves are rounded after the step."""
 
+VERL_LOSSES = 1e-12
+"""Loss and gradients of covent and of verl, or of covent and its core, on the same float64 micro-batch."""
+
 VERL_COUNT = 1e-7
 """verl adds 1e-8 to the count of tokens (its masked mean) or of a response's tokens; covent adds nothing."""
 
@@ -86,3 +89,7 @@ by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied b
 BFLOAT16_GAP = 0.02
 """Nats: log-probs of a small model whose products are rounded to bfloat16 (8 bits), between two ways of batching them
 or against float64."""
+
+VERL_RANKS = 1e-6
+"""Float32 weights after a few steps of Adam at 1e-3 in verl's engine, with an eps that keeps rounding small, summed
+over ranks and micro-batches in another order. The engine knows no float64."""

@@ -31,6 +31,8 @@ _PRODUCT_TOLERANCE = 1e-10
 class Doctor:
     """Print versions, threads, GPU and disk, and check that what is installed works. Exit code 1 if it does not."""
 
+    verl: bool = False
+    """Look inside verl too: whether it has covent's losses and trainer. verl hides a plugin that fails."""
     json: bool = False
     """Print one JSON line last; text goes to standard error."""
 
@@ -42,6 +44,10 @@ class Doctor:
         if all(libraries[name] for name in EXTRAS["train"]):
             facts |= _torch_facts()
             problems += _self_check()
+        if self.verl:
+            inside = _inside_verl()
+            facts |= inside[0]
+            problems += inside[1]
         if facts["disk_free_gb"] < _LITTLE_DISK_GB:
             problems.append(f"less than {_LITTLE_DISK_GB:g} GB of disk is free here; make room or pass --out")
         output.say(_block(facts, problems))
@@ -146,6 +152,17 @@ def product_problems(device: str, product: Callable[[Tensor, Tensor], Tensor]) -
     if not np.allclose(once.cpu().numpy(), matrix @ matrix, rtol=0, atol=_PRODUCT_TOLERANCE):
         problems.append(f"torch on {device}: a float64 matrix product is wrong; reinstall torch for this machine")
     return problems
+
+
+def _inside_verl() -> tuple[dict[str, Any], list[str]]:
+    """Facts and problems of verl; it needs torch."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return {}, ["torch is not installed, so verl cannot be: pip install 'covent[verl]'"]
+    from covent.integrations.verl.doctor import verl_facts, verl_problems
+
+    return verl_facts(), verl_problems()
 
 
 def _floors() -> dict[str, str]:

@@ -121,10 +121,11 @@ def _files(path: Path) -> list[Path]:
             " torch.load(file)['samples']:"
             " print(json.dumps({k: v.tolist() if hasattr(v, 'tolist') else v for k, v in s.items()}))"
         )
-    if path.is_file():
-        return [path]
     if not path.exists():
         raise MissingPathError(f"{path} does not exist. Give a token dump: a JSON Lines file, or a folder of them.")
+    if not path.is_dir():
+        # Also a pipe: a dump is read once.
+        return [path]
     if (path / "run.json").is_file():
         # A run folder of covent: of its files only this one has tokens.
         if not (path / "samples.jsonl").is_file():

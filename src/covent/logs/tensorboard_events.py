@@ -40,7 +40,7 @@ def read_events(files: list[Path], source: Path, *, step: str | None = None) -> 
     notes: list[str] = []
     places: dict[int, str] = {}
     for path in sorted(files):
-        number = 0
+        number, size = 0, path.stat().st_size
         try:
             # The loader brings old and new events into one form: a tensor for each value.
             for number, event in enumerate(EventFileLoader(str(path)).Load(), start=1):
@@ -51,7 +51,7 @@ def read_events(files: list[Path], source: Path, *, step: str | None = None) -> 
                         rows.append(
                             (len(rows) + 1, _finite(value.tag, float(array.item())) | {"step": float(event.step)})
                         )
-            notes += _unread(path, number)
+            notes += _unread(path, size, number)
         except (ValueError, RuntimeError, TypeError) as error:
             raise LogError(f"{path} is damaged: {error}. Copy it again while no run writes to it.") from error
     if not rows:
@@ -61,13 +61,21 @@ def read_events(files: list[Path], source: Path, *, step: str | None = None) -> 
     return LoggedRun(run.source, run.name, run.format, run.rows, run.notes, places)
 
 
-def _unread(path: Path, read: int) -> list[str]:
-    """What the loader leaves out in silence: it stops at the first record that is cut off or damaged."""
-    data, at, whole = path.read_bytes(), 0, 0
-    while at + _LENGTH.size <= len(data):
-        at += _LENGTH.size + _CHECKSUMS_BYTES + _LENGTH.unpack_from(data, at)[0]
-        whole += at <= len(data)
-    if read == whole and at == len(data):
+def _unread(path: Path, size: int, read: int) -> list[str]:
+    """What the loader leaves out in silence: it stops at the first record that is cut off or damaged.
+
+    Args:
+        path: the event file.
+        size: its bytes before it was read; a run may still write to it.
+        read: events that the loader gave.
+    """
+    at = whole = 0
+    with path.open("rb") as file:
+        while at + _LENGTH.size <= size:
+            file.seek(at)
+            at += _LENGTH.size + _CHECKSUMS_BYTES + _LENGTH.unpack(file.read(_LENGTH.size))[0]
+            whole += at <= size
+    if read >= whole and at == size:
         return []
     return [
         f"{path.name} is cut off or damaged after event {read}: that event, and whatever was logged after it, was not"

@@ -14,7 +14,7 @@ pytest.importorskip("trl", reason="TRL is not installed; `make test-trl` sets up
 import torch
 from safetensors.torch import load_file
 
-from tests.integrations.trl.launch import launch
+from tests.integrations.launch import launch
 from tests.support.tolerances import TRL_RANKS
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("ignore")]

@@ -18,8 +18,8 @@ from covent.cli.main import main as covent
 from covent.errors import EngineError
 from covent.integrations.trl import CoventGRPOTrainer, CoventRLOOTrainer
 from covent.store.reader import Run, read_run
+from tests.integrations.launch import launch
 from tests.integrations.trl.fifty_steps import CONTROLS, STEPS, start_model
-from tests.integrations.trl.launch import launch
 from tests.support.tiny_trl import starts_low, trainer
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("ignore")]

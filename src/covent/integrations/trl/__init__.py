@@ -7,8 +7,8 @@ trainer = CoventGRPOTrainer(..., covent=CoventConfig(control={"type": "clip_cov"
 
 from typing import TYPE_CHECKING, Any
 
+from covent.integrations.settings import CoventConfig
 from covent.integrations.trl.mixin import CoventMixin
-from covent.integrations.trl.settings import CoventConfig
 
 if TYPE_CHECKING:
     from covent.integrations.trl.trainers import CoventGRPOTrainer, CoventRLOOTrainer

@@ -8,7 +8,7 @@ import torch
 
 from covent.controls import KLCov, KLCovReleased, ReferenceKL, rehearsed
 from covent.errors import ConfigError
-from covent.integrations.trl.settings import CoventConfig
+from covent.integrations.settings import CoventConfig
 
 _REMOVE_OR_SCALE = {"clip_cov", "clip_cov_released", "top_entropy", "truncated_importance"}
 

@@ -26,14 +26,14 @@ from covent.core.plan import Plan
 from covent.core.reduce import part_of_mean
 from covent.core.shapes import Tensor
 from covent.errors import EngineError
+from covent.integrations.readings import PREFIX, update_reading
+from covent.integrations.settings import CoventConfig, settings_of
 from covent.integrations.trl import batch
 from covent.integrations.trl.batch import Columns, Scores
 from covent.integrations.trl.checks import require_device, require_settings
 from covent.integrations.trl.compatibility import CLIPPED, require_attributes, require_hooks, require_version
 from covent.integrations.trl.execution import clip_of, cuts, gate, gated, left_to_trl, replaced, terms_of
-from covent.integrations.trl.readings import PREFIX, update_reading
 from covent.integrations.trl.recording import Recording
-from covent.integrations.trl.settings import CoventConfig, settings_of
 from covent.integrations.trl.weights import token_weights
 from covent.integrations.trl.window import MicroBatch, Steering, Window
 
@@ -324,7 +324,7 @@ class CoventMixin:
         if not window.is_whole:
             return
         whole = window.measured(self._covent.group)
-        reading = update_reading(window, whole, self._covent.settings.label)
+        reading = update_reading(window, whole, self._covent.settings.label or "trl")
         self._covent.stepped(whole)
         if self._covent_recording is not None:
             self._covent_recording.window_passed(window, whole, reading)

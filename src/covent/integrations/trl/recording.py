@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +14,16 @@ from covent.core import ranks
 from covent.core.plan import Measured
 from covent.core.shapes import Tensor
 from covent.errors import ConfigError
+from covent.integrations.header import hardware_of, run_header
+from covent.integrations.readings import PREFIX, UpdateReading, response_entropies
+from covent.integrations.recorder import Recorder
+from covent.integrations.settings import CoventConfig
 from covent.integrations.trl.batch import PROMPT, SAMPLE
 from covent.integrations.trl.checks import updates_per_generation
-from covent.integrations.trl.readings import PREFIX, UpdateReading, response_entropies
-from covent.integrations.trl.record import Recorder
 from covent.integrations.trl.rollouts import Rewards, Rollout, RolloutSettings, rollout_of
-from covent.integrations.trl.settings import CoventConfig
 from covent.integrations.trl.window import MicroBatch, Window
-from covent.store.schema import SampleRow
+from covent.readings import Mean
+from covent.store.schema import RunHeader, SampleRow
 
 
 class Recording(TrainerCallback):  # type: ignore[misc]
@@ -96,7 +99,8 @@ class Recording(TrainerCallback):  # type: ignore[misc]
     def window_passed(self, window: Window, whole: Measured, reading: UpdateReading | None) -> None:
         """All micro-batches of an optimizer step have been scored."""
         self.reading = reading
-        if self.rollout is None or reading is None or not self.recorder.wants_samples(self.rollout):
+        rollout = self.rollout
+        if rollout is None or reading is None or rollout.num_updates or not self.recorder.wants_samples(rollout.step):
             return
         # The covariances are centred over all ranks, so every rank takes part in them.
         covariances = whole.covariances()
@@ -145,7 +149,25 @@ class Recording(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Make the run folder."""
-        self.recorder.begin(self.trainer, first_rollout=self.trainer._covent_num_generations)
+        trainer = self.trainer
+        updates = updates_per_generation(trainer.args, trainer.num_iterations)
+        self.recorder.begin(
+            self._header if trainer.is_world_process_zero() else None,
+            num_steps=max(1, math.ceil(trainer.state.max_steps / updates)),
+            first_rollout=trainer._covent_num_generations,
+        )
+
+    def _header(self) -> RunHeader:
+        trainer = self.trainer
+        return run_header(
+            self.settings,
+            {"name": "trl", "trainer": type(trainer).__name__, "ranks": trainer.accelerator.num_processes},
+            trainer.args.to_dict(),
+            seed=trainer.args.seed,
+            libraries=("transformers", "trl", "accelerate"),
+            hardware=hardware_of(trainer.accelerator.device),
+            num_parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+        )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """The learning rate of the step that comes."""
@@ -166,7 +188,11 @@ class Recording(TrainerCallback):  # type: ignore[misc]
         seconds = float((metrics or {}).get("eval_runtime", 0.0))
         updates = updates_per_generation(self.trainer.args, self.trainer.num_iterations)
         step = int(state.global_step / updates + 1e-9)
-        self.recorder.evaluated(step, self.eval_rewards, ranks.total(own, group).tolist(), seconds=seconds)
+        entropy, count = ranks.total(own, group).tolist()
+        if self.eval_rewards:
+            right = torch.cat([each.right(self.settings.right_from) for each in self.eval_rewards])
+            found = Mean(sum=entropy, count=round(count))
+            self.recorder.evaluated(step, right.sum(dim=1).tolist(), right.shape[1], found, seconds=seconds)
         self.eval_rewards, self.eval_entropy = [], [0.0, 0.0]
 
 

@@ -15,9 +15,9 @@ from covent.core.plan import Measured, Plan
 from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Tensor
 from covent.errors import ConfigError
+from covent.integrations.settings import CoventConfig
 from covent.integrations.trl.batch import Columns, Scores, measured
 from covent.integrations.trl.execution import Cuts
-from covent.integrations.trl.settings import CoventConfig
 
 
 @dataclass

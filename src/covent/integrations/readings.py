@@ -4,21 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from covent.core import ranks
 from covent.core.covariance import covariance_tail
 from covent.core.dynamics import polarity_reading, polarity_sums
-from covent.core.plan import Measured
+from covent.core.plan import Measured, Plan
 from covent.core.ranks import ProcessGroup
 from covent.core.reduce import masked_sum, means_of_responses
 from covent.core.shapes import Tensor
-from covent.integrations.trl.window import Window
 from covent.readings import ControlReading, CovarianceTail, Mean, PolarityReading
 
 PREFIX = "covent/"
-"""Of every name that covent adds to TRL's log; TRL has none that starts so."""
+"""Of every name that covent adds to an engine's log; no engine has one that starts so."""
+
+
+class Cuts(Protocol):
+    """Tokens of a micro-batch without gradient because of the clip in force, [B, T] bool."""
+
+    @property
+    def low(self) -> Tensor: ...
+
+    @property
+    def high(self) -> Tensor: ...
+
+
+class PassedMicroBatch(Protocol):
+    """A micro-batch whose loss is known."""
+
+    @property
+    def plan(self) -> Plan | None: ...
+
+    @property
+    def cuts(self) -> Cuts | None: ...
+
+    @property
+    def loss(self) -> Tensor | None:
+        """Without gradient."""
+
+    @property
+    def unheard(self) -> str:
+        """What of the plan's clip the engine's loss has no place for."""
+
+
+class PassedWindow(Protocol):
+    """This rank's part of an optimizer step, all of its micro-batches passed."""
+
+    @property
+    def update(self) -> int: ...
+
+    @property
+    def num_selections(self) -> int: ...
+
+    @property
+    def passed(self) -> Sequence[PassedMicroBatch]: ...
 
 
 @dataclass(frozen=True)
@@ -29,9 +70,9 @@ class UpdateReading:
     num_responses: int
     num_tokens: int
     loss: float
-    """As TRL reports it: the mean over ranks of the sum over micro-batches."""
+    """As the engine reports it: the mean over ranks of the sum over micro-batches."""
     entropy: Mean
-    """Exact, at TRL's sampling temperature, nats."""
+    """Exact, at the engine's sampling temperature, nats; nothing counted where the engine did not compute it."""
     abs_log_ratio: Mean
     clip_low: Mean
     clip_high: Mean
@@ -41,10 +82,10 @@ class UpdateReading:
     num_selections: Mean
     """How often tokens were chosen for this step, over ranks: 1 each is one choice for all."""
     clip_honoured: bool | None
-    """Whether TRL's loss could act on the control's whole clip; None where the control says nothing of it."""
+    """Whether the engine's loss could act on the control's whole clip; None where the control says nothing of it."""
 
     def metrics(self) -> dict[str, float]:
-        """For TRL's log, without prefix; what is not known is left out."""
+        """For the engine's log, without prefix; what is not known is left out."""
         covariance, control = self.covariance, self.control
         found: dict[str, float | None] = {
             "entropy": self.entropy.value,
@@ -67,7 +108,7 @@ class UpdateReading:
         return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def update_reading(window: Window, whole: Measured, name: str) -> UpdateReading | None:
+def update_reading(window: PassedWindow, whole: Measured, name: str) -> UpdateReading | None:
     """The reading of a window that has passed; None where no token of it counts. Every rank must call it.
 
     Args:
@@ -112,12 +153,12 @@ def update_reading(window: Window, whole: Measured, name: str) -> UpdateReading 
     )
 
 
-def _clip_honoured(window: Window) -> bool | None:
+def _clip_honoured(window: PassedWindow) -> bool | None:
     setting = [micro for micro in window.passed if micro.plan is not None and micro.plan.sets_clip]
     return not any(micro.unheard for micro in setting) if setting else None
 
 
-def _control_reading(window: Window, whole: Measured, name: str) -> ControlReading:
+def _control_reading(window: PassedWindow, whole: Measured, name: str) -> ControlReading:
     """One reading of all the plans of an optimizer step."""
     plans = [micro.plan for micro in window.passed if micro.plan is not None]
     chosen = _count([plan.chosen for plan in plans])

@@ -1,43 +1,23 @@
-"""The run folder of a TRL run: the same rows as the embedded trainer's, written on rank 0, counted on all."""
+"""The run folder of an engine's run: the same rows as the embedded trainer's, written by one process."""
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
-import math
-import platform
 import time
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-import transformers
 import yaml
 
-from covent import __version__
 from covent.errors import CoventError, NonFiniteError
-from covent.integrations.trl.checks import updates_per_generation
-from covent.integrations.trl.readings import UpdateReading
-from covent.integrations.trl.rollouts import Rewards, Rollout
-from covent.integrations.trl.settings import CoventConfig
+from covent.integrations.readings import UpdateReading
+from covent.integrations.settings import CoventConfig
 from covent.law import Forecast, Forecaster
 from covent.law.live import outlook
-from covent.provenance import commit
 from covent.readings import EntropyReading, Mean
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
-from covent.store.schema import (
-    SCHEMA_VERSION,
-    EvaluationRow,
-    ForecastRow,
-    RunHeader,
-    SampleRow,
-    StepRow,
-    UpdateRow,
-)
+from covent.store.schema import EvaluationRow, ForecastRow, RunHeader, SampleRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
 
 _log = logging.getLogger(__name__)
@@ -50,7 +30,7 @@ class Recorder:
         """Args:
         settings: covent's.
         folder: to be made when training begins.
-        temperature: of TRL's sampling, at which it measures entropy.
+        temperature: of the engine's sampling, at which it measures entropy.
         """
         self.settings, self.folder, self.temperature = settings, folder, temperature
         self.writer: RunWriter | None = None
@@ -59,28 +39,30 @@ class Recorder:
         self._block: list[Mean] = []
         self._start = time.perf_counter()
 
-    def begin(self, trainer: Any, *, first_rollout: int) -> None:
+    def begin(self, header: Callable[[], RunHeader] | None, *, num_steps: int, first_rollout: int) -> None:
         """Make the folder. A run that goes on from a checkpoint gets its own beside that of its first part.
 
+        Args:
+          header: of the run; None in a process that does not write.
+          num_steps: rollouts that the run is to have.
+          first_rollout: 0, or what a checkpoint has done.
         Raises: RunExistsError.
         """
         self._start = time.perf_counter()
         self.rollouts_done = first_rollout
-        updates = updates_per_generation(trainer.args, trainer.num_iterations)
-        num_steps = max(1, math.ceil(trainer.state.max_steps / updates))
         self.forecaster = Forecaster(num_steps, every=self.settings.law_every)
-        if not trainer.is_world_process_zero():
+        if header is None:
             return
         if first_rollout and self.folder.exists():
             self.folder = self.folder.with_name(f"{self.folder.name}-from-{first_rollout}")
-        header = _header(self.settings, trainer)
-        text = yaml.safe_dump(header.config, sort_keys=False)
-        self.writer = RunWriter.create(self.folder, header, text, num_steps=num_steps)
+        made = header()
+        text = yaml.safe_dump(made.config, sort_keys=False)
+        self.writer = RunWriter.create(self.folder, made, text, num_steps=num_steps)
 
     def rolled(self, row: StepRow) -> dict[str, float]:
         """A rollout has been trained on.
 
-        Returns: the forecast, if there is a new one, under names for TRL's log.
+        Returns: the forecast, if there is a new one, under names for the engine's log.
         """
         self.rollouts_done = row.step + 1
         if self.writer is None:
@@ -117,8 +99,8 @@ class Recorder:
         except CoventError as error:
             self.forecaster = None
             _log.warning(
-                "covent makes no forecasts: the mean reward is no accuracy between 0 and 1. Name the reward function"
-                " that is one: CoventConfig(accuracy=...). %s",
+                "covent makes no forecasts: the mean reward is no accuracy between 0 and 1. Name the reward that is one"
+                " in covent's setting accuracy. %s",
                 error,
             )
             return None
@@ -155,31 +137,33 @@ class Recorder:
         try:
             self.writer.append("updates", row)
         except NonFiniteError as error:
-            # TRL goes on after such a step, and so does the run; its folder then lacks a row.
+            # The engine goes on after such a step, and so does the run; its folder then lacks a row.
             _log.warning("The run folder has no row for optimizer step %d: %s", reading.update, error)
 
-    def wants_samples(self, rollout: Rollout) -> bool:
-        """Whether responses of this rollout are to be kept, of its first optimizer step."""
+    def wants_samples(self, rollout: int) -> bool:
+        """Whether responses of this rollout are to be kept."""
         every = self.settings.law_every
-        return rollout.num_updates == 0 and rollout.step % every == every // 2
+        return rollout % every == every // 2
 
     def sampled(self, rows: Sequence[SampleRow]) -> None:
         """Keep some responses."""
         for row in rows if self.writer is not None else ():
             self.writer.append("samples", row)
 
-    def evaluated(self, step: int, batches: Sequence[Rewards], entropy: Sequence[float], *, seconds: float) -> None:
-        """Record an evaluation by TRL.
+    def evaluated(
+        self, step: int, num_right: Sequence[int], num_samples: int, entropy: Mean, *, seconds: float
+    ) -> None:
+        """Record an evaluation by the engine.
 
         Args:
           step: rollouts that the policy has been trained on.
-          batches: of rewards, as TRL made them.
-          entropy: sum over responses of their mean entropy, and responses, over all ranks.
+          num_right: right responses of each problem.
+          num_samples: responses to each problem.
+          entropy: over responses, the mean entropy of their tokens; nothing counted where nobody measured it.
+          seconds: it took.
         """
-        if self.writer is None or not batches:
+        if self.writer is None or not num_right:
             return
-        right = torch.cat([each.right(self.settings.right_from) for each in batches])
-        num_right, num_samples = right.sum(dim=1).tolist(), right.shape[1]
         row = EvaluationRow(
             step=step,
             split="validation",
@@ -192,15 +176,15 @@ class Recorder:
                 for k in powers_of_two(num_samples)
             },
             entropy=EntropyReading(
-                sum=entropy[0],
-                count=round(entropy[1]),
+                sum=entropy.sum,
+                count=entropy.count,
                 estimator="exact",
                 temperature=self.temperature,
                 policy="learner",
                 weighting="response",
                 tokens="all responses",
             ),
-            num_right=num_right,
+            num_right=list(num_right),
             unparsable=Mean(sum=0, count=0),
             seconds=seconds,
         )
@@ -214,45 +198,3 @@ class Recorder:
         if state != "running":
             self.writer.close()
             self.writer = None
-
-
-def _header(settings: CoventConfig, trainer: Any) -> RunHeader:
-    controls = [each.model_dump(mode="json") for each in settings.controls]
-    own = settings.model_dump(mode="json", exclude={"control", "law_every"})
-    config = {
-        "engine": {"name": "trl", "trainer": type(trainer).__name__, "ranks": trainer.accelerator.num_processes},
-        "control": controls if len(controls) > 1 else controls[0] if controls else {"type": "grpo"},
-        "evaluation": {"every": settings.law_every},
-        "covent": own,
-        "trl": _plain(trainer.args.to_dict()),
-    }
-    device = trainer.accelerator.device
-    return RunHeader(
-        schema_version=SCHEMA_VERSION,
-        name=settings.label,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        config=config,
-        seed=trainer.args.seed,
-        threads=torch.get_num_threads(),
-        versions={
-            "covent": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": version("trl"),
-            "accelerate": version("accelerate"),
-            "numpy": numpy.__version__,
-            "platform": platform.platform(),
-        },
-        commit=commit(),
-        hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
-        num_parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-        start_model=None,
-    )
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can hold them; what it cannot is kept as text."""
-    text = json.dumps(settings, default=str)
-    plain: dict[str, Any] = json.loads(text, parse_constant=str)
-    return plain

@@ -1,4 +1,4 @@
-"""What a person sets to have covent inside TRL."""
+"""What a person sets to have covent inside another engine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Scope = Literal["window", "rank", "micro"]
 
 
 class CoventConfig(BaseModel):
-    """Settings of covent in a TRL trainer; those of the trainer itself stay in TRL's own config."""
+    """Settings of covent in an engine; those of the engine itself stay in its own config."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     control: OneOrSeveralControls | None = None
     """One entropy control, or a list of them that act together. None: covent only measures."""
     scope: Scope = "window"
-    """Which tokens a control chooses among. `window`: the whole optimizer batch, over gradient accumulation and ranks,
-    as the papers define it. `rank`: the optimizer batch's part on one rank. `micro`: one micro-batch on one rank, what
+    """Which tokens a control chooses among. `window`: the whole optimizer batch, over micro-batches and ranks, as the
+    papers define it. `rank`: the optimizer batch's part on one rank. `micro`: one micro-batch on one rank, what
     other implementations do."""
     seed: int = Field(default=0, ge=0)
     """Of the controls' random choices. Nothing else is random here."""
@@ -31,10 +31,10 @@ class CoventConfig(BaseModel):
     """Where the run is recorded for `covent report`, `fit`, `forecast` and `explain`. None: no run folder, and no
     forecasts while the run goes on."""
     name: str = ""
-    """Label in legends; empty: the control's type."""
+    """Label in legends; empty: the control's type, or the engine's name."""
     accuracy: str | None = None
-    """Name of the reward function whose mean is the accuracy of the law and whose full reward is a right answer. None:
-    TRL's weighted sum of all reward functions."""
+    """Name of the reward whose mean is the accuracy of the law and whose full value is a right answer: in TRL a reward
+    function, in verl a number that the reward function returns beside the score. None: the reward trained on."""
     right_from: float = 1.0
     """A response is right if that reward is at least so much."""
     law_every: int = Field(default=5, ge=1)
@@ -51,10 +51,8 @@ class CoventConfig(BaseModel):
 
     @property
     def label(self) -> str:
-        """What the run is called in legends."""
-        return (
-            self.name or " + ".join({"ppo_clip": "grpo"}.get(each.type, each.type) for each in self.controls) or "trl"
-        )
+        """What the run is called in legends; empty without a name and a control."""
+        return self.name or " + ".join({"ppo_clip": "grpo"}.get(each.type, each.type) for each in self.controls)
 
 
 def settings_of(given: CoventConfig | Mapping[str, Any] | None) -> CoventConfig:
