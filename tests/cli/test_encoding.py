@@ -32,6 +32,26 @@ def test_a_full_disk_behind_standard_output_ends_with_4(words: tuple[str, ...]) 
     assert "Traceback" not in ended.stderr and "ignored" not in ended.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="descriptors are closed by a shell")
+def test_a_closed_standard_output_ends_with_4() -> None:
+    shell = ["sh", "-c", '"$0" -m covent fit "$1" >&-', sys.executable, LOG]
+    ended = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 4
+    assert ended.stderr.startswith("error: standard output is closed.") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no SIGPIPE")
+@pytest.mark.parametrize("words", [("fit", LOG, "--json"), ("explain", LOG), ("--help",)])
+def test_a_reader_that_has_gone_ends_a_command_quietly(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "covent", *words]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert ended.returncode == 141
+    assert not any(word in ended.stderr for word in ("error", "Traceback", "ignored"))
+
+
 @pytest.mark.parametrize("words", [("fit", LOG), ("--help",)])
 def test_an_encoding_without_our_characters_is_no_crash(words: tuple[str, ...]) -> None:
     plain, rich = call(*words, encoding="ascii"), call(*words)

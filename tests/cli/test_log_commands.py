@@ -13,6 +13,7 @@ import pytest
 
 from covent.cli.main import main
 from covent.logs import Choice, all_series, fit_result
+from tests.logs.logfiles import json_lines, law_rows
 from tests.support.synthetic import write_run
 from tests.support.tolerances import TIGHT
 
@@ -223,3 +224,11 @@ sys.exit(f"imported {heavy}" if heavy else code)
 def test_no_command_on_logs_imports_torch(words: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-c", _TORCHLESS, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_point_that_is_set_aside_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = law_rows(60, every=4)
+    for steps, words in (((20,), "the point at step 20 aside"), ((20, 40), "the points at steps 20, 40 aside")):
+        told = [{**row, "accuracy": 0.05} if row["step"] in steps else row for row in rows]
+        assert main(["fit", str(json_lines(tmp_path / "log.jsonl", told))]) == 0
+        assert words in capsys.readouterr().out

@@ -217,6 +217,33 @@ def test_shuffled_tokens_come_together_where_their_prompt_is_named_and_are_refus
         read_dump(json_lines(tmp_path / "unnamed.jsonl", [unnamed[i] for i in order]))
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"position": lambda _, t: t}, "sequence 0 has a position twice"),
+        ({}, "sequence 0 has more than one advantage"),
+        ({"advantage": lambda *_: 1.0, "reward": lambda n, _: n % 2}, "sequence 0 has more than one reward"),
+        ({"step": lambda *_: 3}, r"more than one advantage.*\(group, group_id"),
+        ({"prompt": lambda *_: "p"}, r"more than one advantage.*\(export_step, step"),
+    ],
+)
+def test_sequences_that_begin_anew_are_refused(
+    columns: dict[str, Callable[[int, int], Any]], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LogError, match=message):
+        read_dump(json_lines(tmp_path / "anew.jsonl", tokens(sequence=lambda *_: 0, **columns)))
+    through = one(json_lines(tmp_path / "through.jsonl", tokens(**{**columns, "sequence": lambda n, _: n})))
+    assert through.num_sequences == 4
+
+
+def test_tokens_may_have_advantages_of_their_own_where_their_response_is_sure(tmp_path: Path) -> None:
+    own = {"sequence": lambda n, _: n, "advantage": lambda n, t: n + 0.1 * t}
+    for sure in ({"position": lambda _, t: t}, {"step": lambda *_: 3, "prompt": lambda n, _: n // 2}):
+        assert one(json_lines(tmp_path / "own.jsonl", tokens(**own, **sure))).num_sequences == 4
+    with pytest.raises(LogError, match="if each token has its own advantage, its position"):
+        read_dump(json_lines(tmp_path / "own.jsonl", tokens(**own)))
+
+
 def test_tokens_without_a_response_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"tokens.jsonl:1 is one token and does not say of which response"):
         read_dump(json_lines(tmp_path / "tokens.jsonl", tokens()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import json
 import math
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from covent.errors import CoventError, MissingPathError
 from covent.logs import Choice, LogError, log_series, read_logs
 from covent.logs.wandb_file import records
-from tests.logs.logfiles import GOLDEN, Row, json_lines, law_rows
+from tests.logs.logfiles import GOLDEN, Row, json_lines, law_rows, one_run
 
 Made = Callable[[Path], Path]
 AS_FOUND = Choice()
@@ -149,7 +150,7 @@ BROKEN = [
     Broken("unknown column", two_runs, ("no column 'size'", "model"), Choice(by="size")),
     Broken("UTF-16", text("log.csv", CSV_HEAD.encode("utf-16")), ("UTF-16", "UTF-8")),
     Broken("gzip", text("log.csv.gz", gzip.compress(CSV_HEAD.encode())), ("gzip", "Unpack")),
-    Broken("vast cell", text("log.csv", CSV_HEAD + f'3,"{"9" * 200_000}",0.4\n'), ("log.csv:4", "field limit")),
+    Broken("vast number", text("log.csv", f'step,entropy,accuracy\n1,"{"9" * 200_000}",0.4\n'), ("log.csv", "entropy")),
     Broken(
         "decimal commas",
         text("log.csv", "step;entropy;accuracy\n1;0,5;0,2\n2;0,4;0,3\n"),
@@ -334,3 +335,22 @@ def test_tensorboard_events_that_are_cut_off_or_damaged_say_so(tmp_path: Path) -
     for broken in (data[:-5], data[: len(data) // 2], data[:20_000] + bytes([data[20_000] ^ 1]) + data[20_001:]):
         path.write_bytes(broken)
         assert any("cut off or damaged after event" in note for note in read_logs(path)[0].notes)
+
+
+def test_a_cell_may_be_long_and_the_limit_of_csv_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = csv.field_size_limit()
+    (tmp_path / "log.csv").write_text(f'step,entropy,accuracy,text\n1,0.5,0.3,"{"x" * 200_000}"\n2,0.4,0.35,y\n')
+    assert len(one_run(tmp_path / "log.csv").rows) == 2
+    assert csv.field_size_limit() == before
+    monkeypatch.setattr("covent.logs.table._LARGEST_CELL", 100_000)
+    with pytest.raises(LogError, match=r"log.csv:2 cannot be read: field larger than field limit"):
+        read_logs(tmp_path / "log.csv")
+    assert csv.field_size_limit() == before
+
+
+def test_utf_16_is_told_to_be_saved_and_not_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,entropy\n1,0.5\n", encoding="utf-16")
+    with pytest.raises(LogError, match=r"UTF-16 text\. Save it as UTF-8 and give"):
+        read_logs(tmp_path / "log.csv")

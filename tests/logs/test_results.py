@@ -176,6 +176,15 @@ def test_a_forecast_from_the_first_part_uses_nothing_later(exact: LogSeries) -> 
     assert forecast.backtest.conditional.rmse == pytest.approx(0.0, abs=CENTRED)
 
 
+def test_a_step_with_an_accuracy_is_none_to_come(exact: LogSeries) -> None:
+    stopped = replace(exact, accuracy_to=100, entropy_lost_after=60)
+    outlook = forecast_result(stopped).outlook
+    assert outlook is not None and (outlook.from_step, outlook.step) == (exact.step[-1], 200)
+    with pytest.raises(ConfigError, match=r"--to is 90.*reaches step 100"):
+        forecast_result(stopped, to=90)
+    assert forecast_result(exact, to=90).outlook is not None
+
+
 def test_steps_may_begin_late(exact: LogSeries) -> None:
     late = replace(exact, step=exact.step + 500, entropy_steps=exact.entropy_steps + 500)
     first, second = forecast_result(exact, until=0.3), forecast_result(late, until=0.3)

@@ -272,7 +272,7 @@ def test_an_accuracy_meets_no_stale_entropy(tmp_path: Path) -> None:
     ]
     series = series_of(json_lines(tmp_path / "log.jsonl", rows))
     assert series.step.tolist() == list(range(2, 21, 2))
-    assert series.entropy_lost_after == 20
+    assert (series.entropy_lost_after, series.accuracy_to) == (20, 40)
     assert said(series.warnings, "10 accuracies left out", "steps 22, 24", "less than 1 after it", "up to 4 after it")
     assert said(series.warnings, "step 20", "go on to step 40")
     asked = log_series(one_run(tmp_path / "log.jsonl"), Choice(window=6))
@@ -359,6 +359,12 @@ def test_the_column_that_tells_runs_apart_is_named(tmp_path: Path) -> None:
     assert hinted("run", ["a", "b"])
     assert hinted("seed", [0, 1])
     assert hinted("seed", [0, 1], interleaved=False)
+    assert not hinted("seed", [0, ""]), "an empty cell is no run"
+    assert not hinted("seed", [0, None]), "nor is null"
+    assert not hinted("clip/high", [0, 1]), "a name with a slash is a metric's"
+    assert not hinted("clip", [0.25, 0.5]), "fractions are a metric's"
+    history = series_of(Path(__file__).parent / "data" / "trl_history.csv")
+    assert not said(history.warnings, "--by")
     assert not hinted("seed", [0, 0]), "a number that does not tell rows of one step apart tells no runs apart"
     rows = law_rows()
     long = ["run_id,key,value,step"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from covent.cli.output import PIPE_CLOSED
 from covent.visible import visible
 
 
@@ -21,6 +23,12 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """The reader has seen enough: end without a word, and with the exit code that shells know."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(PIPE_CLOSED)
 
     def aside(self, kind: str, style: str, message: str) -> None:
         """A line that begins with what kind of message it is, not wrapped."""

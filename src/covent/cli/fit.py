@@ -26,7 +26,8 @@ class Fit(LogOptions):
         for result in results:
             output.say("", f"{result.label}: {law_text(result)}" if pooled else law_text(result))
             if result.outlier_steps:
-                output.say(f"A robust fit sets the points at steps {', '.join(map(str, result.outlier_steps))} aside.")
+                points = "points at steps" if len(result.outlier_steps) > 1 else "point at step"
+                output.say(f"A robust fit sets the {points} {', '.join(map(str, result.outlier_steps))} aside.")
         output.say(f"\nentropy: {results[0].entropy_definition}\n{results[0].join}")
         say_warnings(shown, output, [sentence for result in results for sentence in result.verdict])
         self.draw(series, results, output)

@@ -39,14 +39,17 @@ def outlook_table(results: Sequence[ForecastResult]) -> Table:
     outlooks = [result.outlook for result in results]
     table.add_row("ceiling b − a", *(ceiling(result) for result in results))
     table.add_row("  95 % interval", *(percent_interval(result.ceiling_interval, result.unit) for result in results))
-    table.add_row("accuracy now", *(percent(result.last_accuracy, result.unit) for result in results))
-    table.add_row("entropy now, nats", *(number(result.last_entropy) for result in results))
-    table.add_row("at step", *(str(outlook.step) if outlook else "" for outlook in outlooks))
+    table.add_row("last point, at step", *(str(outlook.from_step) if outlook else "" for outlook in outlooks))
+    table.add_row("  entropy, nats", *(number(result.last_entropy) for result in results))
+    table.add_row("  accuracy", *(percent(result.last_accuracy, result.unit) for result in results))
+    table.add_row("forecast, at step", *(str(outlook.step) if outlook else "" for outlook in outlooks))
     table.add_row("  entropy, nats", *(number(outlook.entropy if outlook else None) for outlook in outlooks))
     told = list(zip(outlooks, (result.unit for result in results), strict=True))
     table.add_row("  accuracy", *(percent(outlook.accuracy if outlook else None, unit) for outlook, unit in told))
     table.add_row("  95 % band", *(_band(outlook, unit) for outlook, unit in told))
-    table.add_row("  gain from here", *(points(outlook.gain if outlook else None, unit) for outlook, unit in told))
+    table.add_row(
+        "  gain since the last point", *(points(outlook.gain if outlook else None, unit) for outlook, unit in told)
+    )
     return table
 
 

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 the work failed (`CoventError.exit_code`); 2 the call was wrong: a setting, a path, an option;
 3 no checkpoint of a run is whole; 4 the disk is full, read-only or broken; 130 interrupted by Ctrl-C (SIGINT), 143 by
-SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved. `lint` alone ends with 3
+SIGTERM, 129 by the end of the terminal (SIGHUP), each after the state of a run was saved; 141 where the reader of
+standard output has gone, without a word. `lint` alone ends with 3
 after a warning, 4 after an error.
 """
 
@@ -33,7 +34,7 @@ from covent.cli.forecast import Forecast
 from covent.cli.lint import Lint
 from covent.cli.measure import Measure
 from covent.cli.options import one_line, repeated_option, unknown_word
-from covent.cli.output import Output
+from covent.cli.output import PIPE_CLOSED, Output
 from covent.cli.plot import Plot
 from covent.cli.report import Report
 from covent.cli.resume import Resume
@@ -89,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `covent`; those of the process if None.
     """
+    if sys.stdout is None:
+        # Closed by the caller. The next file that is opened would take its number, and what is printed.
+        Output(as_json=True).complain("standard output is closed. Send it to a file, or to /dev/null.")
+        return DiskError.exit_code
     say_in_any_encoding(sys.stdout, sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -173,10 +178,13 @@ def _run(command: Command) -> int:
 
 
 def _unwritable(error: OSError) -> int:
-    """Standard output cannot be written; neither can what stands in its buffer when the interpreter ends."""
+    """Standard output cannot be written; neither can what stands in its buffer when the interpreter ends. A reader that
+    has seen enough, such as `head`, is no fault to speak of."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return PIPE_CLOSED
     Output(as_json=True).complain(f"standard output: {_refused_by_the_system(error)}")
     return _exit_code(error)
 

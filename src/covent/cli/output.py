@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+PIPE_CLOSED = 141
+"""Exit code where the reader of standard output has gone: 128 + SIGPIPE, as shells have it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command leaves behind for programs: facts that JSON can hold, and the exit code."""

@@ -18,6 +18,8 @@ class Outlook(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    from_step: int
+    """Step of the last point: `last_accuracy` and `last_entropy` are its own, and `gain` counts from it."""
     step: int
     entropy: float | None
     """Extrapolated, nats; None where no decay could be fitted."""
@@ -75,6 +77,9 @@ def forecast_result(series: LogSeries, *, until: float | None = None, to: int | 
         ConfigError: `until` outside (0, 1), or `to` not after the last step.
     """
     first, last = _ends(series)
+    if until is None and series.accuracy_to is not None:
+        # A step with an accuracy is no step to come, whether or not an entropy was logged there.
+        last = max(last, series.accuracy_to)
     num_steps = last - first + 1
     late = [f"The log begins at step {first}: shares are of the logged steps."] if first > 1 else []
     if until is not None and not 0 < until < 1:
@@ -145,6 +150,7 @@ def _foretold(series: LogSeries, first: int, last: int, to: int, late: list[str]
     if whole.a is not None and whole.b is not None:
         now = float(accuracy(series.entropy[-1], whole.a, whole.b))
     outlook = Outlook(
+        from_step=int(series.step[-1]),
         step=to,
         entropy=None if final is None else final.entropy,
         accuracy=None if final is None else final.accuracy,

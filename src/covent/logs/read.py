@@ -28,6 +28,7 @@ _PACKED = {
     b"\xfe\xff": "UTF-16 text",
 }
 """First bytes → what the file is, where its content is a log that covent could read otherwise."""
+_CURES = {"UTF-16 text": "Save it as UTF-8"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -110,7 +111,7 @@ def _file(path: Path, step: str | None, by: str | None) -> list[LoggedRun]:
         raise LogError(f"{path} is empty. Give the log of a run that has logged something.")
     packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
     if packed is not None:
-        raise LogError(f"{path} is {packed}. Unpack it, or save it as UTF-8, and give the file that comes out.")
+        raise LogError(f"{path} is {packed}. {_CURES.get(packed, 'Unpack it')} and give the file that comes out.")
     if head.startswith(database.MAGIC):
         return database.read_database(path, step=step)
     if head.startswith(wandb_file.MAGIC) or path.suffix == ".wandb":

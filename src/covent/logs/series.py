@@ -87,6 +87,8 @@ class LogSeries:
     """None where the log does not say."""
     entropy_lost_after: int | None = None
     """Last step with an entropy, where accuracies go on without one; None where both reach the end."""
+    accuracy_to: int | None = None
+    """Last step with an accuracy, where it lies after the last point."""
     label: str = ""
     """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 
@@ -170,6 +172,7 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
         others={key: _other(run, known) for key, known in also_known(run).items()},
         warnings=warnings,
         entropy_lost_after=joined.lost_after,
+        accuracy_to=values[-1].step if values[-1].step > joined.points[-1].step else None,
     )
 
 

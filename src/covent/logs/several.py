@@ -18,8 +18,9 @@ _NO_NAMES = {"", "none", "null", "n/a", "na", "-", "true", "false"}
 def several_runs(columns: Mapping[str, Sequence[object]], places: Sequence[Hashable] | None) -> list[str]:
     """The sentence that names the column, or none.
 
-    A column of words that repeat is one; so is a column of numbers, such as seeds, if rows share their step although
-    none of them does with the same entry there.
+    A column of words that repeat is one; so is a column of whole numbers, such as seeds, if rows share their step
+    although none of them does with the same entry there. A column with an empty cell is none, and of numbers none with
+    a fraction or under a name with a slash, which metrics have.
 
     Args:
         columns: name → the entry of each row, as logged.
@@ -31,8 +32,9 @@ def several_runs(columns: Mapping[str, Sequence[object]], places: Sequence[Hasha
         if counts is None:
             continue
         words = not any(as_number(entry) is not None or entry.lower() in _NO_NAMES for entry in counts)
+        seeds = "/" not in name and all((as_number(entry) or 0.0).is_integer() for entry in counts)
         tells = places is not None and repeats and len(set(zip(map(str, entries), places, strict=True))) == len(places)
-        if words or tells:
+        if words or (seeds and tells):
             kind = "words" if words else "numbers"
             shown = ", ".join(list(counts)[:_LISTED]) + (", …" if len(counts) > _LISTED else "")
             return [
@@ -46,7 +48,7 @@ def _few(entries: Sequence[object]) -> Counter[str] | None:
     """How often each entry stands there; None where it is no column that could name runs."""
     counts: Counter[str] = Counter()
     for entry in entries:
-        if isinstance(entry, Mapping | list):
+        if entry is None or entry == "" or isinstance(entry, Mapping | list):
             return None
         counts[str(entry)] += 1
         if len(counts) > MOST_RUNS:

@@ -19,6 +19,9 @@ _NOTHING = {"nan", "none", "null", "n/a", "na", "-"}
 """Words for a number that is missing. An empty cell is no fault; these are, and are counted."""
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<edge>__MIN|__MAX)?")
 
+_LARGEST_CELL = 64 * 2**20
+"""Characters; a table may have prompts and responses in it, and csv's own limit is 131,072."""
+
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 Cells = Mapping[str, str]
@@ -85,6 +88,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]], list[str]]:
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     header: list[str] = []
     rows: list[tuple[int, Cells]] = []
+    limit = csv.field_size_limit(_LARGEST_CELL)
     try:
         for cells in reader:
             if not cells or cells[0].startswith("#") or not any(cell.strip() for cell in cells):
@@ -95,6 +99,8 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]], list[str]]:
                 header = _header(path, reader.line_num, cells)
     except csv.Error as error:
         raise LogError(f"{path}:{reader.line_num} cannot be read: {error}. Repair the line.") from error
+    finally:
+        csv.field_size_limit(limit)
     if not rows:
         raise LogError(" ".join([f"{path} holds no row below its header. Give a table with one row a step.", *torn]))
     return header, rows, torn

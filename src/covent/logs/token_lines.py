@@ -47,7 +47,28 @@ def responses_of(tokens: Sequence[Token], notes: list[str]) -> Iterator[list[Tok
             " file."
         )
     for members in found.values():
+        _check_is_one(members, is_placed)
         yield sorted(members, key=_position) if is_placed else members
+
+
+def _check_is_one(members: Sequence[Token], is_placed: bool) -> None:
+    """Numbers of sequences that begin anew would put two responses into one; what is there twice gives that away.
+
+    Without positions, advantages and rewards that differ count as two responses' unless step and prompt are both named.
+    """
+    named = [name for name in ("step", "group") if column(members[0][1], name) is not None]
+    for part in ("position",) if is_placed else ("advantage", "reward") if len(named) < 2 else ():
+        seen = {json.dumps(column(row, part)): where for where, row in reversed(members)}
+        is_one = len(seen) == len(members) if is_placed else len(seen) == 1
+        if not is_one:
+            lacking = [", ".join(NAMES[name]) for name in ("step", "group") if name not in named]
+            found = f"a {part} twice" if is_placed else f"more than one {part}"
+            way_out = "" if is_placed else f", or, if each token has its own {part}, its position"
+            raise LogError(
+                f"{members[0][0]}: sequence {column(members[0][1], 'sequence')} has {found}, so its lines are those of"
+                f" several responses whose numbers begin anew. Name the step and the prompt on each line"
+                f"{' (' + '; '.join(lacking) + ')' if lacking else ''}{way_out}, or number the sequences through."
+            )
 
 
 def _position(token: Token) -> float:
