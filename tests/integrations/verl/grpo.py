@@ -61,6 +61,7 @@ def run(folder: Path, *, ranks: int, steps: int, own: dict[str, Any]) -> subproc
             # A machine that is busy with other things takes its time.
             "RAY_raylet_start_wait_time_s": "600",
             "RAY_worker_register_timeout_seconds": "600",
+            "RAY_agent_register_timeout_ms": "600000",
         },
         capture_output=True,
         text=True,

@@ -157,7 +157,7 @@ class Rollout:
         mask = padded(data["response_mask"]).bool()
         accuracy = padded(data["rm_scores"]).sum(dim=1).double()
         if settings.accuracy:
-            told = [each.get("reward_extra_info", {}) for each in data["extra_fields"].tolist()]
+            told = [each.get("reward_extra_info", {}) for each in _listed(data["extra_fields"])]
             accuracy = torch.tensor([float(each[_known(settings.accuracy, each)]) for each in told]).double()
         entropies = padded(data["entropy"]).double() if optional["entropy"] else None
         found = cls(mask, accuracy, [key.rsplit("_", 2)[0] for key in keys], entropies)
@@ -254,6 +254,11 @@ def _known(name: str, rewards: Mapping[str, Any]) -> str:
             f" {', '.join(rewards) or 'only a score'}."
         )
     return name
+
+
+def _listed(column: Any) -> list[Any]:
+    """What is no tensor; the transfer queue gives it back in more than one form."""
+    return column.tolist() if hasattr(column, "tolist") else list(column)
 
 
 def _bypasses(config: Any) -> bool:
