@@ -115,12 +115,12 @@ def until_it_had_time(ask: Ask, verifier: MathVerifier, answer: str) -> tuple[Ju
 
     Returns: the judgement, the longest time, and how often it was asked again.
     """
-    worst_s = 0.0
-    for again in range(MOST_STARVED):
+    judgement, worst_s = ask(verifier, answer)
+    again = 0
+    while "starved" in judgement.reason and again < MOST_STARVED:
+        again += 1
         judgement, seconds = ask(verifier, answer)
         worst_s = max(worst_s, seconds)
-        if "starved" not in judgement.reason:
-            break
     return judgement, worst_s, again
 
 
