@@ -127,3 +127,36 @@ def test_an_entropy_that_was_not_logged_to_the_end_is_not_known(tmp_path: Path) 
     assert told.advice.startswith("Log entropy again")
     whole = explanation(series_of(json_lines(tmp_path / "whole.jsonl", law_rows(60, every=1))))
     assert whole.phase == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("every", "until", "to", "lost"),
+    [
+        (10, 60, 100, 60),
+        (20, 60, 100, 60),
+        (10, 40, 80, 40),
+        (10, 60, 76, 60),
+        (10, 60, 74, None),
+        (1, 96, 100, None),
+        (1, 95, 100, 95),
+        (1, 990, 994, None),
+        (1, 990, 996, 990),
+    ],
+)
+def test_an_entropy_logged_more_sparsely_than_accuracy_is_lost_as_well(
+    every: int, until: int, to: int, lost: int | None, tmp_path: Path
+) -> None:
+    """One that is missing at the end is no loss, nor are the last 5 % of a log or 4 distances, whatever is less."""
+    rows = [
+        {
+            key: value
+            for key, value in row.items()
+            if key != "entropy" or (row["step"] <= until and row["step"] % every == 0)
+        }
+        for row in law_rows(to, every=1 if every == 1 else 2)
+    ]
+    series = series_of(json_lines(tmp_path / "log.jsonl", rows))
+    assert series.entropy_lost_after == lost
+    told = explanation(series)
+    assert (told.phase == "not known") == (lost is not None)
+    assert lost is None or not told.advice.startswith("Go on")

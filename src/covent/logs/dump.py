@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from covent.errors import MissingPathError
 from covent.logs.dump_columns import NAMES, column, column_name
-from covent.logs.rows import LogError, as_number, parsed
+from covent.logs.rows import LARGEST_STEP, LogError, as_number, parsed
 from covent.logs.token_lines import Token, gathered, responses_of
 
 LARGEST = 1e100
@@ -216,9 +216,12 @@ def _step(where: str, row: Mapping[str, object]) -> int | None:
     value = as_number(step) if isinstance(step, str) else step
     if step is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        raise LogError(f"{where}: step is {_short(step)}; a step is a whole number.")
-    return int(value)
+    # NaN fails the comparison, and integers of any length can be compared.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST_STEP:
+        whole = int(value)
+        if whole == value:
+            return whole
+    raise LogError(f"{where}: step is {_short(step)}; a step is a whole number from 0 on, below 2**53.")
 
 
 def _finite(where: str, column: str, value: float) -> float:

@@ -14,12 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.law.series import FULL_MARKS, in_percent
 from covent.logs.advice import Phase, State, advice
+from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import law_text, nats, share
 from covent.logs.results import FitResult, fit_result
 from covent.logs.series import LogSeries
-
-EDGE_FRAC = 0.05
-"""Share of the logged entropies at each end whose mean is its start and its end."""
 
 COLLAPSED = 0.1
 """Below this share of its start, entropy counts as collapsed."""

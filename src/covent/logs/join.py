@@ -19,6 +19,12 @@ would lag behind the policy that was evaluated."""
 MOST_RESTARTS = 0.25
 """With more steps going back than this share of the rows, a log is a mixture and no run that was restarted."""
 
+MISSING_SPACINGS = 1.5
+"""Accuracies that go on for longer than so many usual distances of entropies lack at least one that was due."""
+
+EDGE_FRAC = 0.05
+"""Share of a log at each end whose mean is its start and its end."""
+
 _FEW_RESTARTS = 3
 _LISTED = 5
 
@@ -143,8 +149,7 @@ def join(entropies: list[Point], values: list[Point], window: int | None) -> Joi
         met.append(point)
         means.append(fmean(entropy.value for entropy in entropies[start:end]))
         used.add(end - start)
-    # One entropy that is missing at the end is no loss; more than an accuracy reaches back over is.
-    is_lost = bool(stale) and stale[-1] > steps[-1] + DEFAULT_WINDOW * spacing
+    is_lost = bool(stale) and stale[-1] - steps[-1] > _tolerated(steps, spacing)
     lost_after = steps[-1] if is_lost else None
     return Joined(
         points=met,
@@ -152,11 +157,17 @@ def join(entropies: list[Point], values: list[Point], window: int | None) -> Joi
         sentence=_join_sentence(used, window),
         window_steps=max(used, default=1) * spacing,
         lost_after=lost_after,
-        notes=_left_out(early, stale, lost_after),
+        notes=_left_out(early, stale, lost_after, spacing, width),
     )
 
 
-def _left_out(early: list[int], stale: list[int], lost_after: int | None) -> list[str]:
+def _tolerated(steps: list[int], spacing: float) -> float:
+    """Steps by which accuracies may outlast the entropies: one entropy that is missing at the end is no loss, nor is
+    the share of a log whose mean would count as its end, up to as many entropies as an accuracy meets."""
+    return min(DEFAULT_WINDOW * spacing, max(MISSING_SPACINGS * spacing, EDGE_FRAC * (steps[-1] - steps[0])))
+
+
+def _left_out(early: list[int], stale: list[int], lost_after: int | None, spacing: float, width: int) -> list[str]:
     notes = []
     if early:
         notes.append(
@@ -166,7 +177,9 @@ def _left_out(early: list[int], stale: list[int], lost_after: int | None) -> lis
     if stale:
         notes.append(
             f"{counted(len(stale), 'accuracy').replace('accuracys', 'accuracies')} left out (steps {listed(stale)}):"
-            " no entropy was logged since the accuracy before, and an older one is not of the same policy."
+            f" an entropy that an earlier accuracy met counts again only while the next is not due (less than"
+            f" {spacing:g} after it, in steps), a new one up to {width * spacing:g} after it; older ones are of another"
+            " policy."
         )
     if lost_after is not None:
         notes.append(

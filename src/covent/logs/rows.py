@@ -30,7 +30,8 @@ class LogError(CoventError, ValueError):
 
 
 _LARGEST = sys.float_info.max
-_LARGEST_STEP = 2**53
+LARGEST_STEP = 2**53
+"""Below it float64 counts whole numbers without a gap."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def stepped(
     """
     for line, values in rows:
         value = values.get(name) if name is not None else None
-        if value is not None and (value != int(value) or not 0 <= value <= _LARGEST_STEP):
+        if value is not None and (value != int(value) or not 0 <= value < LARGEST_STEP):
             raise LogError(
                 f"{source}:{line}: {name} is {value:g}; a step is a whole number from 0 on. Name the column that counts"
                 " steps with --step."

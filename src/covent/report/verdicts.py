@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from covent.logs.advice import Phase
-from covent.logs.explain import COLLAPSED, EDGE_FRAC, ROSE, STEADY, SURGED, Explanation
+from covent.logs.explain import COLLAPSED, ROSE, STEADY, SURGED, Explanation
+from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import typographic
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS
