@@ -24,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl test-verl kernels lint clean
+.PHONY: demo test test-trl test-verl test-report reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -37,10 +37,22 @@ test-trl: .venv-trl/.installed
 	$(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 	PYTHONPATH=$(TRL_OLDEST) $(TRL_BIN)/python -m pytest tests/integrations/trl $(PYTEST_FLAGS)
 
+# Faults of docs/reliability.md given to TRL; half an hour.
+reliability-trl: .venv-trl/.installed
+	$(TRL_BIN)/python -m benchmarks.trl_faults
+
 # covent inside verl, in an environment of its own; with a whole run under Ray, on two FSDP2 ranks. Without it:
 # make test-verl PYTEST_FLAGS='-m "verl and not slow"'
 test-verl: .venv-verl/.installed
 	$(VERL_BIN)/python -m pytest -m verl tests/integrations/verl $(PYTEST_FLAGS)
+
+# The report in a browser. Playwright and axe-core are fetched; Chromium must be there, or the tests say how to get it.
+test-report: .venv/.browser
+	@command -v npm >/dev/null || { echo "make test-report needs npm, for axe-core. Install Node.js: https://nodejs.org" >&2; exit 2; }
+	test -f .venv/axe/node_modules/axe-core/axe.min.js || npm install --no-audit --no-fund --prefix .venv/axe axe-core@4.14.1
+	rm -rf .venv/report-demo && $(BIN)/covent demo --steps 60 --out .venv/report-demo
+	COVENT_AXE=.venv/axe/node_modules/axe-core/axe.min.js COVENT_DEMO=.venv/report-demo \
+	  $(BIN)/python -m pytest tests/browser -m browser $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -59,6 +71,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_FLAGS) -e '.[train,dev]'
 	@printf '%s\n' "$$PIP_FLAGS" > .venv/.pip-flags
 	@printf '%s\n' "$$MADE_FOR" > $@
+
+.venv/.browser: $(STAMP) tests/browser/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -r tests/browser/requirements.txt
+	touch $@
 
 .venv-trl/.installed: pyproject.toml tests/integrations/trl/requirements.txt
 	test -x $(TRL_BIN)/python || $(PYTHON) -m venv .venv-trl

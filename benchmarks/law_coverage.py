@@ -1,6 +1,7 @@
 """How often the law's 95 % intervals and bands hold what they promise. One command makes the JSON file and the tables:
 
     python -m benchmarks.law_coverage            about 10 minutes of one core
+    python -m benchmarks.law_coverage --hard     only the worlds of strong correlation, into the file
     python -m benchmarks.law_coverage --tables   only writes the tables of docs/law.md again, from the JSON file
 
 Runs are simulated with known truth (`benchmarks.law_worlds`); the functions under test are the ones that covent ships.
@@ -21,6 +22,7 @@ import numpy as np
 from benchmarks.law_tables import write_tables
 from benchmarks.law_worlds import (
     DRAWN_LINES,
+    HARD,
     RIGHT,
     UNEVEN,
     WRONG,
@@ -35,6 +37,7 @@ from covent import __version__
 from covent.law import backtest, diagnose, fit, fit_saturating, forecast, pooled, rivals, shared_curve
 from covent.law.backtest import ORIGINS, PooledScore
 from covent.law.correlated import CORRELATIONS, CorrelatedDesign
+from covent.law.fit import HIGH_CORRELATION
 from covent.provenance import commit
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +46,7 @@ PAGE = ROOT / "docs" / "law.md"
 
 LENGTHS = (30, 60, 200)
 NUM_RUNS = 2000
+NUM_HARD = 500
 NUM_DIAGNOSED = 500
 NUM_FORECAST = 100
 NUM_SATURATING = 200
@@ -53,6 +57,7 @@ def cell(world: World, n: int, num_runs: int, seed: int) -> dict[str, Any]:
     """Coverage and width of the interval of the ceiling in one world, at one length, over the three curves."""
     hits: dict[str, list[bool]] = {"robust": [], "naive": [], "known": []}
     widths: dict[str, list[float]] = {"robust": [], "naive": [], "known": []}
+    said: list[bool] = []
     rng = np.random.default_rng([seed, n])
     gaps = world.gaps(n) / np.median(world.gaps(n))
     for index, (model, (a, b)) in enumerate(DRAWN_LINES.items()):
@@ -69,7 +74,10 @@ def cell(world: World, n: int, num_runs: int, seed: int) -> dict[str, Any]:
         top = true_ceiling(world, a, b)
         for accuracy in world.accuracies(rng, count, h, a, b):
             for name, shared in designs.items():
-                low, high = shared.fit(accuracy).interval(contrast, LEVEL)
+                fitted = shared.fit(accuracy)
+                low, high = fitted.interval(contrast, LEVEL)
+                if name == "robust":
+                    said.append(fitted.correlation >= HIGH_CORRELATION)
                 hits[name].append(low <= top <= high)
                 widths[name].append((high - low) / a)
     known = float(np.median(widths["known"])) if widths["known"] else None
@@ -83,7 +91,13 @@ def cell(world: World, n: int, num_runs: int, seed: int) -> dict[str, Any]:
         "width_ratio": float(np.median(widths["robust"])) / known if known else None,
         "naive_width_ratio": float(np.median(widths["naive"])) / known if known else None,
         "width_over_naive": float(np.median(widths["robust"]) / np.median(widths["naive"])),
+        "said_too_narrow": float(np.mean(said)),
     }
+
+
+def hard(num_runs: int) -> list[dict[str, Any]]:
+    """Coverage where the noise remembers longer than the points can show."""
+    return [cell(world, n, num_runs, 70 + place) for place, (world, n) in enumerate(HARD)]
 
 
 def alarms(rho: float, n: int, num_runs: int, seed: int) -> dict[str, Any]:
@@ -195,6 +209,7 @@ def results(scale: float) -> dict[str, Any]:
         "right": [cell(world, n, runs(NUM_RUNS), seed) for seed, world in enumerate(RIGHT) for n in LENGTHS],
         "uneven": [cell(UNEVEN, n, runs(NUM_RUNS), 10) for n in LENGTHS],
         "wrong": [cell(world, n, runs(NUM_RUNS), 20 + i) for i, world in enumerate(WRONG) for n in LENGTHS],
+        "hard": hard(runs(NUM_HARD)),
         "alarms": [alarms(rho, 60, runs(NUM_DIAGNOSED), 40) for rho in (0.0, 0.5, 0.8)],
         "forecasts": [forecasts(plateau, runs(NUM_FORECAST), 50) for plateau in (False, True)],
         "saturating": saturating(60, runs(NUM_SATURATING), 60),
@@ -209,8 +224,12 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the numbers of runs; writes nothing if < 1"
     )
+    parser.add_argument("--hard", action="store_true", help="only the worlds of strong correlation, into the file")
     asked = parser.parse_args()
-    found = json.loads(RESULTS.read_text(encoding="utf-8")) if asked.tables else results(asked.scale)
+    kept = asked.tables or asked.hard
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if kept else results(asked.scale)
+    if asked.hard:
+        found["hard"] = hard(max(3, round(asked.scale * NUM_HARD)))
     if asked.scale < 1:
         print(json.dumps(found, indent=1))
         return

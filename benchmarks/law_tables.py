@@ -17,6 +17,10 @@ PREDICTIONS = ("forecast", "conditional", "unchanged")
 """The order in which they are shown."""
 
 
+END = "error at the end (mean of last 3)"
+"""How the tables name what `covent.law.forecast` averages over the last `END_POINTS`."""
+
+
 def write_tables(page: Path, found: dict[str, Any]) -> None:
     """Replace what stands between the page's markers."""
     page.write_text(with_tables(page.read_text(encoding="utf-8"), found), encoding="utf-8")
@@ -47,6 +51,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     return {
         "coverage": _coverage(found["right"] + found["uneven"]),
         "wrong": _wrong(found["wrong"]),
+        "hard": _hard(found["hard"]),
         "paper": _paper(found["paper"]),
         "prefixes": _prefixes(found["paper"]),
         "forecasts": _forecasts(found["forecasts"]),
@@ -102,6 +107,23 @@ def _wrong(cells: list[dict[str, Any]]) -> str:
     return _markdown(head, rows)
 
 
+def _hard(cells: list[dict[str, Any]]) -> str:
+    head = ["noise", "points", "runs", "coverage", "naive", "ρ known", "the fit says so"]
+    rows = [
+        [
+            cell["world"],
+            str(cell["n"]),
+            str(cell["num_runs"]),
+            _percent(cell["coverage"]),
+            _percent(cell["naive_coverage"]),
+            _percent(cell["known_coverage"]),
+            _percent(cell["said_too_narrow"]),
+        ]
+        for cell in cells
+    ]
+    return _markdown(head, rows)
+
+
 def _paper(rows: list[dict[str, Any]]) -> str:
     head = ["model", "markers", "a (drawn)", "b (drawn)", "ceiling (drawn)", "95 % interval"]
     return _markdown(
@@ -121,7 +143,7 @@ def _paper(rows: list[dict[str, Any]]) -> str:
 
 
 def _prefixes(rows: list[dict[str, Any]]) -> str:
-    head = ["model", "first", "markers", "RMSE of the rest", "error at the end", "inside the band", "ceiling then"]
+    head = ["model", "first", "markers", "RMSE of the rest", END, "inside the band", "ceiling then"]
     cells = [
         [
             row["model"],
@@ -151,7 +173,7 @@ def _forecasts(worlds: list[dict[str, Any]]) -> str:
         "prediction",
         "runs",
         "median RMSE",
-        "median error at the end",
+        f"median {END}",
         "inside the band",
     ]
     return _markdown(head, [[world["world"], *row] for world in worlds for row in _origin_rows(world["origins"])])
@@ -184,7 +206,7 @@ def _embedded(runs: list[dict[str, Any]]) -> str:
 def _backtest(found: dict[str, Any]) -> str:
     """Embedded runs: the forecast, the conditional prediction and "unchanged" side by side, in points of percent."""
     head = ["task", "method", "from the first", "runs"]
-    head += ["median RMSE of forecast / conditional / unchanged", "median error at the end, likewise"]
+    head += ["median RMSE of forecast / conditional / unchanged", f"median {END}, likewise"]
     head += ["forecast inside its band", "conditional inside its band"]
     rows = [
         [

@@ -111,6 +111,18 @@ RIGHT = [law_with_noise(0.0), law_with_noise(0.5), law_with_noise(0.8)]
 
 UNEVEN = law_with_noise(0.8, uneven=True)
 
+HARD = [
+    (law_with_noise(0.95), 60),
+    (law_with_noise(0.95), 200),
+    (law_with_noise(0.99), 60),
+    (law_with_noise(0.99), 200),
+    (law_with_noise(0.8), 8),
+    (law_with_noise(0.8), 12),
+    (law_with_noise(0.8, uneven=True), 8),
+    (law_with_noise(0.8, uneven=True), 12),
+]
+"""Worlds and lengths in which the noise remembers longer than the points can show; reported without a bar."""
+
 WRONG = [
     World("ARMA: half AR(1) 0.9, half white", _arma),
     World("binomial, 500 questions", _binomial),

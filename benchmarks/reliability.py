@@ -30,6 +30,8 @@ from tests.support.figures import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "reliability.json"
+PEER = ROOT / "benchmarks" / "results" / "trl_faults.json"
+"""What `benchmarks.trl_faults` saw."""
 PAGE = ROOT / "docs" / "reliability.md"
 TESTS = ["tests/reliability", "tests/verifiers", "tests/tasks"]
 
@@ -62,6 +64,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     30: ("malformed data files", "stops before step 1 with file and line; --skip-bad counts and keeps the rejects"),
     31: ("unknown settings and options", "exit code 2, with a suggestion"),
     32: ("malicious checkpoints and model folders", "nothing runs; refused"),
+    34: (
+        "a tracker without network, with errors, hanging, locked, crashing",
+        "the run is the same; all rows come later",
+    ),
     35: ("the trainer is killed", "no process of it is left after 2 s"),
 }
 """Number, fault, what must hold. The numbers are those of the project's fault list, which has gaps here."""
@@ -84,7 +90,9 @@ def main() -> None:
             commits = sorted({line["commit"] for line in lines if line["row"] == row})
             found["rows"][str(row)] = {"figures": figures, "commits": commits, **circumstances()}
         RESULT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), "faults", table(found)), encoding="utf-8")
+    page = with_table(PAGE.read_text(encoding="utf-8"), "faults", table(found))
+    peer = json.loads(PEER.read_text(encoding="utf-8"))
+    PAGE.write_text(with_table(page, "trl", peer_table(found, peer)), encoding="utf-8")
 
 
 def tests_of(rows: list[int] | None, found: dict[str, Any]) -> list[str]:
@@ -132,6 +140,18 @@ def table(found: dict[str, Any]) -> str:
         seen = "<br>".join(each["figure"] for each in figures) or "not run yet"
         tests = "<br>".join(dict.fromkeys(f"`{each['test'].removeprefix('tests/')}`" for each in figures))
         lines.append(f"| {number} | {fault} | {hold} | {seen} | {tests} |")
+    return "\n".join(lines)
+
+
+def peer_table(found: dict[str, Any], peer: dict[str, Any]) -> str:
+    """The rows that were given to TRL too, side by side."""
+    versions = {row["versions"]["trl"] for row in peer.values()}
+    lines = [f"| | fault | covent | TRL {', '.join(sorted(versions))} |", "| --- | --- | --- | --- |"]
+    for row in sorted(peer, key=int):
+        ours = "<br>".join(each["figure"] for each in found["rows"].get(row, {}).get("figures", []))
+        lines.append(
+            f"| {row} | {FAULTS[int(row)][0]} | {ours or 'not run yet'} | {'<br>'.join(peer[row]['figures'])} |"
+        )
     return "\n".join(lines)
 
 

@@ -232,7 +232,8 @@ def misbehaviours(place: Path) -> list[str]:
     """Row 28."""
     told = []
     for kind, name in MISBEHAVIOURS.items():
-        told.append(f"{kind}: {in_process(reward_misbehaves, place / name, name, longest_s=60)}")
+        ended = in_process(reward_misbehaves, place / name, name, longest_s=60)
+        told.append(f"{kind}: {ended} after {len(list((place / name).glob('checkpoint-*')))} of {STEPS} steps")
     return [f"third call of the reward function: {'; '.join(told)}"]
 
 

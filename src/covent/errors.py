@@ -120,6 +120,12 @@ class BenchError(CoventError, RuntimeError):
     exit_code = 1
 
 
+class TrackerError(CoventError, RuntimeError):
+    """A tracker cannot be reached or does not take rows; the run folder has them all."""
+
+    exit_code = 1
+
+
 class MissingExtraError(CoventError, ImportError):
     """An optional library is needed; the message names the extra that brings it."""
 

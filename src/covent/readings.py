@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.errors import ConfigError
 
@@ -60,6 +60,14 @@ class EntropyReading(Mean):
         return super().__add__(other)
 
 
+COVARIANCE_EDGES = (
+    *(-(10.0 ** (place / 4)) for place in range(8, -13, -1)),
+    *(10.0 ** (place / 4) for place in range(-12, 9)),
+)
+"""Edges between the bins of `CovarianceTail.histogram`: four a decade from 0.001 to 100, at both signs. Bin i holds
+edge[i-1] < c <= edge[i]; the first and the last bin are open, and the middle one holds what is next to 0."""
+
+
 class CovarianceTail(BaseModel):
     """Distribution of the token covariance c = (log pi - mean)(A - mean) over the tokens of one optimizer batch."""
 
@@ -75,6 +83,31 @@ class CovarianceTail(BaseModel):
     share is less than one token."""
     positive_shares: dict[str, float | None]
     """Share of the sum of positive covariances that the top share holds; same keys."""
+    histogram: list[int] | None = None
+    """Tokens in each bin of `COVARIANCE_EDGES`; None in folders of an older covent."""
+
+    @model_validator(mode="after")
+    def _has_every_bin(self) -> Self:
+        if self.histogram is not None and len(self.histogram) != len(COVARIANCE_EDGES) + 1:
+            raise ValueError(f"histogram has {len(self.histogram)} bins, not {len(COVARIANCE_EDGES) + 1}")
+        return self
+
+
+class PolarityReading(BaseModel):
+    """Polarity of the tokens of one optimizer batch, p = -A (log pi + H): the first-order effect of each sampled token
+    on the entropy of its own state under a natural-gradient step, in nats for each unit of step size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_tokens: int
+    num_raising: int
+    """Tokens with p > 0: their update raises entropy."""
+    num_lowering: int
+    """Tokens with p < 0."""
+    raising: float
+    """Sum of the positive p."""
+    lowering: float
+    """Sum of the negative p, at most 0. The mean over tokens is (raising + lowering) / num_tokens."""
 
 
 class ControlReading(BaseModel):

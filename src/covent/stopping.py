@@ -21,7 +21,7 @@ HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PARENT_VARIABLE = "COVENT_PARENT_FD"
 """Names the read end of a pipe that a parent process holds open as long as it lives."""
 
-_ORPHAN_GRACE_S = 1.5
+_ORPHAN_GRACE_S = 1.0
 
 _asked: signal.Signals | None = None
 _listening = False

@@ -37,11 +37,14 @@ LAYERS = {
     "store": Layer(3, "numpy pydantic filelock safetensors yaml"),
     "verifiers": Layer(2, "pydantic", optional="math_verify"),
     "tasks": Layer(3, "pydantic", optional="pyarrow reasoning_gym"),
+    "trackers": Layer(4, "pydantic", optional="trackio wandb tensorboard"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "lint": Layer(1, "yaml"),
     "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml"),
-    "train": Layer(5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors"),
+    "train": Layer(
+        5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"
+    ),
     "integrations": Layer(
         5, "torch jaxtyping transformers numpy pydantic yaml trl verl ray transfer_queue omegaconf tensordict"
     ),

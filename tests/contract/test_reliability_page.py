@@ -8,12 +8,14 @@ import re
 
 import pytest
 
-from benchmarks.reliability import FAULTS, PAGE, RESULT, aggregated, table
+from benchmarks.reliability import FAULTS, PAGE, PEER, RESULT, aggregated, peer_table, table
 from tests.contract.source import ROOT
 
 if not RESULT.exists():
     pytest.skip("the full counts have not been run yet", allow_module_level=True)
+
 FOUND = json.loads(RESULT.read_text(encoding="utf-8"))
+TRL = json.loads(PEER.read_text(encoding="utf-8"))
 
 
 def test_the_table_is_that_of_the_result() -> None:
@@ -22,6 +24,7 @@ def test_the_table_is_that_of_the_result() -> None:
     changed = copy.deepcopy(FOUND)
     changed["rows"]["1"]["figures"][0]["figure"] += " or so"
     assert table(changed) not in page
+    assert peer_table(FOUND, TRL) in page
 
 
 def test_every_row_has_a_figure_of_a_test_that_exists() -> None:

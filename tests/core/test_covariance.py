@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from statistics import fmean, pstdev
 
@@ -19,6 +20,7 @@ from covent.core.covariance import (
 from covent.core.plan import Measured
 from covent.core.reduce import masked_mean
 from covent.errors import EmptyMaskError
+from covent.readings import COVARIANCE_EDGES
 from tests.support.batches import optimizer_batch, reordered, splits, tokens
 from tests.support.tolerances import CENTRED, EXACT, TIGHT
 
@@ -136,6 +138,18 @@ def test_tail_against_sorted_lists(num_tokens: int) -> None:
         nearest = round(level * (num_tokens - 1))
         assert tail.quantiles[name] == ordered[::-1][nearest]
         assert num_tokens < 3 or name == "p50" or tail.quantiles[name] != ordered[nearest]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_token_lies_in_the_bin_between_its_edges(seed: int) -> None:
+    values = 3 * torch.randn(700, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) ** 3
+    values = torch.cat([values, torch.tensor(COVARIANCE_EDGES, dtype=torch.float64), torch.tensor([-1e6, 0.0, 1e6])])
+    edges = [-math.inf, *COVARIANCE_EDGES, math.inf]
+    truth = [sum(low < value <= high for value in values.tolist()) for low, high in itertools.pairwise(edges)]
+    assert covariance_tail(values).histogram == truth
+    assert sum(truth) == len(values) and truth[0] >= 2
+    closed_below = [sum(low <= value < high for value in values.tolist()) for low, high in itertools.pairwise(edges)]
+    assert covariance_tail(values).histogram != closed_below
 
 
 def test_the_tail_has_no_order() -> None:

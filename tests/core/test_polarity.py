@@ -17,6 +17,8 @@ from covent.core.dynamics import (
     natural_entropy_change,
     natural_polarity,
     polarity,
+    polarity_reading,
+    polarity_sums,
     vanilla_entropy_change,
 )
 from covent.tabular.statements import natural_entropy_slope, vanilla_entropy_slope
@@ -151,3 +153,18 @@ def test_polarity_does_not_cancel_near_certainty(gap: float, token: int) -> None
     if gap > 20 and token == 0:
         printed = written_out(torch.tensor([[0.0, -gap, -gap - 1.0]]), torch.tensor([token]), torch.ones(1))
         assert printed.item() != pytest.approx(truth, rel=NEAR_ZERO_ENTROPY, abs=EXACT)
+
+
+def test_sums_of_a_batch_are_those_of_its_tokens_one_by_one() -> None:
+    logits, tokens, advantages = random_tensor(5, 40, NUM_ACTIONS), torch.arange(40) % NUM_ACTIONS, random_tensor(6, 40)
+    each = natural_polarity(logits, tokens, advantages).tolist()
+    logp = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
+    mask = torch.arange(40) % 5 != 0
+    columns = (logp, entropy_of_logits(logits), advantages)
+    found = polarity_reading(polarity_sums(*(column.view(4, 10) for column in columns), mask.view(4, 10)), 32)
+    counted = [value for place, value in enumerate(each) if place % 5]
+    assert found.num_raising == sum(value > 0 for value in counted)
+    assert found.num_lowering == sum(value < 0 for value in counted)
+    assert found.raising == pytest.approx(sum(value for value in counted if value > 0), rel=TIGHT)
+    assert found.lowering == pytest.approx(sum(value for value in counted if value < 0), rel=TIGHT)
+    assert found.raising != pytest.approx(sum(value for value in each if value > 0), rel=TIGHT)

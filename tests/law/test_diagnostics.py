@@ -65,3 +65,17 @@ def test_time_and_entropy_that_are_one_are_not_told_apart() -> None:
 def test_too_few_points_say_nothing() -> None:
     found = diagnose(FALLING[:9], LAW[:9], unit="fraction")
     assert (found.bend, found.curvature, found.drift, found.findings) == (None, None, None, [])
+
+
+@pytest.mark.parametrize("widest", [15.0, 20.0, 30.0])
+def test_entropies_over_a_wide_range_are_judged_or_not_but_never_a_crash(widest: float) -> None:
+    """exp(H) then has nearly all points at its lower end: a bend or an arch cannot be told from a line."""
+    rng = np.random.default_rng(int(widest))
+    for _ in range(20):
+        entropy = np.sort(rng.uniform(0, widest, 14))[::-1]
+        found = diagnose(entropy, rng.uniform(0, 1, 14), unit="fraction")
+        assert found.n == 14
+    lonely = diagnose([widest, *np.linspace(0.5, 0.1, 13)], rng.uniform(0, 1, 14), unit="fraction")
+    assert (lonely.curvature, lonely.bend) == (None, None)
+    usual = diagnose([1.0, *np.linspace(0.5, 0.1, 13)], rng.uniform(0, 1, 14), unit="fraction")
+    assert usual.curvature is not None and usual.bend is not None

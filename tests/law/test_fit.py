@@ -7,6 +7,7 @@ import pytest
 
 from covent.law import LawFit, accuracy, fit, fit_line, rivals
 from covent.law.criterion import DECISIVE_AICC
+from covent.law.fit import HIGH_CORRELATION
 from tests.support.tolerances import CENTRED, TIGHT
 
 A, B = 0.209, 0.596
@@ -218,3 +219,26 @@ def test_held_entropy_is_said_and_falling_entropy_is_not() -> None:
     assert not law.identified
     assert any("something besides entropy drives this run" in warning for warning in law.warnings)
     assert not any("besides entropy" in warning for warning in fit(FALLING, noisy(seed=8), unit="fraction").warnings)
+
+
+def test_entropies_that_float32_cannot_tell_apart_identify_nothing() -> None:
+    rising = np.linspace(0.2, 0.4, FALLING.size)
+    law = fit(1e-9 * FALLING[::-1] / FALLING.max(), rising[::-1], unit="fraction")
+    assert law.a is not None and law.a > 1e6
+    assert not law.identified
+    assert "float32" in law.warnings[0]
+    assert "float32" not in fit(FALLING, noisy(0), unit="fraction").warnings
+
+
+def test_noise_that_remembers_for_long_is_said_to_make_the_interval_too_narrow() -> None:
+    rng = np.random.default_rng(3)
+    entropy = np.geomspace(0.8, 0.02, 200)
+    for rho, said in ((0.97, True), (0.3, False)):
+        noise = np.zeros(200)
+        for t in range(1, 200):
+            noise[t] = rho * noise[t - 1] + np.sqrt(1 - rho**2) * rng.standard_normal()
+        law = fit(entropy, accuracy(entropy, A, B) + 0.004 * noise, unit="fraction")
+        assert law.identified
+        assert law.noise_correlation is not None
+        assert (law.noise_correlation >= HIGH_CORRELATION) == said
+        assert any("too narrow" in warning for warning in law.warnings) == said

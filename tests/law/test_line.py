@@ -25,6 +25,12 @@ def test_r2_of_a_constant_response_is_unknown() -> None:
     assert least_squares(np.array([0.0, 1.0, 2.0]), np.full(3, 0.4)).r2 is None
 
 
+def test_r2_is_unknown_where_the_points_that_count_are_constant() -> None:
+    x, y = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.4, 0.4, 0.4, 0.9])
+    assert least_squares(x, y, np.array([1.0, 1.0, 1.0, 0.0])).r2 is None
+    assert least_squares(x, y, np.array([1.0, 1.0, 1.0, 0.1])).r2 is not None
+
+
 def test_flat_up_to_rounding() -> None:
     assert is_flat(np.full(5, 0.1) + np.array([0, 1, 0, 1, 0]) * 1e-17)
     assert is_flat(np.empty(0))

@@ -49,3 +49,10 @@ def test_the_bar_is_met() -> None:
 def test_a_page_without_the_marker_is_refused() -> None:
     with pytest.raises(AssertionError, match="no marker"):
         with_table("# A page\n", "coverage", "| a |")
+
+
+def test_the_interval_does_fail_where_the_page_says_so() -> None:
+    cells = json.loads(law_coverage.RESULTS.read_text(encoding="utf-8"))["hard"]
+    assert {(cell["n"], cell["num_runs"]) for cell in cells} == {(n, 500) for n in (8, 12, 60, 200)}
+    assert min(cell["coverage"] for cell in cells) < 0.6, "the worlds are hard"
+    assert all(0.92 <= cell["known_coverage"] <= 0.98 for cell in cells), "and known to be so"

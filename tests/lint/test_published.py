@@ -124,3 +124,21 @@ def test_skyrls_mending_is_accepted() -> None:
     ]
     assert wrong(lint(DATA / "skyrl_run_clip_cov.sh", words)) == {}
     assert wrong(lint(DATA / "skyrl_run_clip_cov.sh", words[:2] + words[4:])) == {"band": Level.ERROR}
+
+
+@pytest.mark.parametrize(
+    ("words", "choices", "taken"),
+    [
+        (["loss_mode=covent_kl_cov"], 1, 524),
+        (["loss_mode=covent_kl_cov", "scope=micro"], 32, 16),
+        (["loss_mode=covent", "control={type: kl_cov, kl_cov_ratio: 0.002}"], 1, 524),
+        (["loss_mode=kl_cov"], 32, 16),
+    ],
+)
+def test_covents_own_losses_in_verl_choose_over_the_batch(words: list[str], choices: int, taken: int) -> None:
+    """By hand: 256 responses of 1,024 tokens at 2e-3 are 524; 8 of them 16."""
+    loss = "actor_rollout_ref.actor.policy_loss"
+    own = [f"{loss}._target_=covent.integrations.verl.CoventPolicyLossConfig", *(f"{loss}.{word}" for word in words)]
+    report = lint(DATA / "paper_7b_kl_cov.yaml", own)
+    assert report.counts is not None and wrong(report) == {}
+    assert (report.counts.choices, report.counts.taken) == (choices, taken)

@@ -74,6 +74,15 @@ def test_what_is_no_config_is_said(tmp_path: Path, name: str, text: str, message
         lint(written(tmp_path, name, text))
 
 
+def test_a_few_lines_that_say_exponentially_much_are_refused(tmp_path: Path) -> None:
+    doubled = "\n".join(f"v{n + 1}=$v{n}$v{n}" for n in range(60))
+    with pytest.raises(ConfigError, match="with its variables put in"):
+        lint(written(tmp_path, "a.sh", f"v0=x\n{doubled}\nshow data.train_batch_size=$v60"))
+    nested = "\n".join(f"l{n + 1}: &l{n + 1} {{a: *l{n}, b: *l{n}}}" for n in range(40))
+    with pytest.raises(ConfigError, match="settings is none"):
+        lint(written(tmp_path, "a.yaml", f"l0: &l0 {{a: 1}}\n{nested}"))
+
+
 def test_other_wrong_calls(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="No config file"):
         lint(tmp_path / "none.yaml")

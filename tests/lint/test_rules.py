@@ -91,6 +91,8 @@ CASES: list[Case] = [
     ("refused-together", ERROR, SKYRL_KL, [f"{ALGORITHM}.off_policy_correction.tis_ratio_type=token"],
      [f"{ALGORITHM}.off_policy_correction.tis_ratio_type=null"]),
     ("unknown-setting", ERROR, KL, [f"{ACTOR}.entropy_coef=0.001"], [f"{BONUS}=0.0001"]),
+    ("unknown-setting", ERROR, KL, [f"{LOSS}.scope=window"],
+     [f"{LOSS}.scope=window", f"{LOSS}._target_=mine.PolicyLoss"]),
     ("unset-variable", ERROR, DATA / "dapo_7b_cliphigher.sh", [], [f"{ACTOR}.k_percent=0.2", f"{ACTOR}.ppo_kl_coef=1"]),
 ]  # fmt: skip
 

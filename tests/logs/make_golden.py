@@ -1,7 +1,7 @@
 """Make the golden files under tests/logs/data by running the real engines on a CPU.
 
     python -m venv engines && engines/bin/pip install torch trl tensorboard wandb trackio mlflow-skinny
-    engines/bin/pip install sqlalchemy alembic
+    engines/bin/pip install sqlalchemy alembic pyarrow
     engines/bin/python tests/logs/make_golden.py
 
 One TRL GRPO run (a random Qwen2 on a toy task, 12 steps, an evaluation every 2) writes its state, TensorBoard events
@@ -21,6 +21,7 @@ Of the sqlite stores only the tables that a reader needs are kept.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import math
@@ -48,10 +49,11 @@ def main() -> None:
         DATA.mkdir(exist_ok=True)
         keep_trl(Path(scratch), console)
         mlflow_database(Path(scratch))
+    table_files()
     verl_files()
     dump_files()
     versions = {name: metadata.version(name) for name in ("torch", "trl", "transformers", "tensorboard", "wandb")}
-    versions |= {name: metadata.version(name) for name in ("trackio", "mlflow-skinny")}
+    versions |= {name: metadata.version(name) for name in ("trackio", "mlflow-skinny", "pyarrow")}
     sources = {"verl": "b178a3c", "prime-rl": "559b447", "slime": "624b824", "ROLL": "8eb27cc"}
     versions |= {f"{name} (form from its source)": commit for name, commit in sources.items()}
     (DATA / "VERSIONS.json").write_text(json.dumps(versions, indent=2) + "\n")
@@ -213,6 +215,22 @@ def wandb_exports(rows: list[tuple[int, dict[str, float]]]) -> None:
         cells = [f'"{row[column]!r}"' if column in row else '""' for column in columns for _ in range(3)]
         text.append(",".join([f'"{index}"', *cells]))
     (DATA / "wandb_panel.csv").write_text("\n".join(text) + "\n")
+
+
+def table_files() -> None:
+    """The rows of the trainer state as a plain table: CSV by Python's own writer, Parquet by pyarrow."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    history = json.loads((DATA / "trl_trainer_state.json").read_text())["log_history"]
+    names = list(dict.fromkeys(name for row in history for name in row))
+    with (DATA / "trl_history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(history)
+    columns = ["step", "entropy", "eval_rewards/low_digit_first/mean"]
+    kept = [{name: row.get(name) for name in columns} for row in history]
+    write_table(pyarrow.Table.from_pylist(kept), DATA / "trl_history.parquet", compression="zstd")
 
 
 def mlflow_database(scratch: Path) -> None:

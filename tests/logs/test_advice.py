@@ -27,7 +27,14 @@ def law(log: LogSeries) -> FitResult:
 
 def told(log: LogSeries, law: FitResult, control: RunControl = FREE, **fields: object) -> Advice:
     state = State(
-        phase="collapsed", ratio=0.05, above_lowest=1.0, end_accuracy=0.7, won=None, idle=0.1, all_right=None
+        phase="collapsed",
+        ratio=0.05,
+        above_lowest=1.0,
+        start_accuracy=0.2,
+        end_accuracy=0.7,
+        won=None,
+        idle=0.1,
+        all_right=None,
     ).model_copy(update=fields)
     return advice(state, law, replace(log, control=control))
 
@@ -73,3 +80,20 @@ def test_no_decision_rests_on_a_law_that_does_not_hold(log: LogSeries, law: FitR
     rival = law.rivals[0].model_copy(update={"name": "power of H", "aicc": law.rivals[0].aicc - 50})
     for wrong in ({"identified": False}, {"ceiling": 1.2}, {"rivals": [rival, *law.rivals]}):
         assert told(log, law.model_copy(update=wrong)).text == "Take no decision from the law yet."
+
+
+def test_a_rise_of_entropy_is_no_reason_to_stop_where_accuracy_rose_without_the_law(
+    log: LogSeries, law: FitResult
+) -> None:
+    unknown = law.model_copy(update={"identified": False})
+    rising = {"phase": "rising", "above_lowest": 3.0}
+    won = told(log, unknown, **rising)
+    assert won.text.startswith("Do not stop for the entropy alone") and "50.0 points" in won.reason
+    assert "by the law" not in won.reason
+    lost = told(log, unknown, **rising, end_accuracy=0.2)
+    assert lost.text.startswith("Do not go on") and "did not rise" in lost.reason
+    assert "by the law" in told(log, law, **rising).reason
+
+
+def test_where_entropy_is_not_known_nothing_is_decided_by_it(log: LogSeries, law: FitResult) -> None:
+    assert told(log, law, phase="not known").text.startswith("Log entropy again")

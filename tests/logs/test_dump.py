@@ -168,3 +168,103 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         read_dump(tmp_path / "no.jsonl")
     with pytest.raises(MissingPathError, match=r"no .jsonl file"):
         read_dump(tmp_path)
+
+
+def tokens(**columns: Callable[[int, int], Any]) -> list[Row]:
+    """Four responses of three tokens, one token a line, with these columns, each a function of (response, token)."""
+    return [
+        {"logprob": -0.1 * (n + 1) - t, "advantage": 1.0 - n, **{name: of(n, t) for name, of in columns.items()}}
+        for n in range(4)
+        for t in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sequence": lambda n, _: n},
+        {"sequence": lambda n, _: n % 2, "group": lambda n, _: n // 2},
+        {"sequence": lambda n, _: 0, "prompt": lambda n, _: f"problem {n}"},
+    ],
+    ids=["through", "anew for each prompt", "one a prompt"],
+)
+def test_a_response_is_its_step_its_prompt_and_its_sequence(
+    columns: dict[str, Callable[[int, int], Any]], tmp_path: Path
+) -> None:
+    rows = tokens(**columns)
+    batch = one(json_lines(tmp_path / "tokens.jsonl", rows))
+    assert batch.sequence.tolist() == [n for n in range(4) for _ in range(3)]
+    assert batch.notes == ["The dump has no entropy."]
+    steps = read_dump(
+        json_lines(tmp_path / "steps.jsonl", [{**row, "sequence": 0, "step": i // 3} for i, row in enumerate(rows)])
+    )
+    assert [(step.step, step.num_sequences, len(step)) for step in steps] == [(n, 1, 3) for n in range(4)]
+
+
+def test_shuffled_tokens_come_together_where_their_prompt_is_named_and_are_refused_where_not(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(12).tolist()
+    named = tokens(sequence=lambda n, _: n % 2, group=lambda n, _: n // 2)
+    batch = one(json_lines(tmp_path / "named.jsonl", [named[i] for i in order]))
+    assert (batch.num_sequences, np.unique(batch.group).size) == (4, 2)
+    assert any("order of the file" in note for note in batch.notes)
+    placed = tokens(sequence=lambda n, _: n % 2, group=lambda n, _: n // 2, position=lambda _, t: t)
+    sorted_again = one(json_lines(tmp_path / "placed.jsonl", [placed[i] for i in order]))
+    assert not any("order of the file" in note for note in sorted_again.notes)
+    first = sorted_again.logprob[sorted_again.sequence == 0]
+    assert first.tolist() == sorted(first.tolist(), reverse=True)
+    unnamed = tokens(sequence=lambda n, _: n)
+    with pytest.raises(LogError, match="goes on after another one"):
+        read_dump(json_lines(tmp_path / "unnamed.jsonl", [unnamed[i] for i in order]))
+
+
+def test_tokens_without_a_response_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"tokens.jsonl:1 is one token and does not say of which response"):
+        read_dump(json_lines(tmp_path / "tokens.jsonl", tokens()))
+
+
+ODD: list[tuple[Callable[[Row], Row], str]] = [
+    (lambda row: {**row, "loss_masks": ["0"] * len(row["log_probs"])}, r"dump.jsonl:2: mask holds '0'"),
+    (lambda row: {**row, "loss_masks": [0.5] * len(row["log_probs"])}, r"dump.jsonl:2: mask holds 0.5"),
+    (lambda row: {**row, "loss_masks": [None] * len(row["log_probs"])}, r"dump.jsonl:2: mask holds None"),
+    (changed(loss_masks=0), r"dump.jsonl:2: mask is 0"),
+    (without("log_probs"), r"dump.jsonl:2 has its log-probabilities in 'rollout_log_probs'"),
+    (changed(rollout_id=3.5), r"dump.jsonl:2: step is 3.5"),
+    (changed(rollout_id="last"), r"dump.jsonl:2: step is 'last'"),
+    (changed(rollout_id=float("nan")), r"dump.jsonl:2: step is nan"),
+    (changed(rollout_id=float("inf")), r"dump.jsonl:2: step is inf"),
+    (changed(advantages=10**400), r"dump.jsonl:2: advantage\[0\] is inf"),
+    (changed(advantages=1e300), r"dump.jsonl:2: advantage\[0\] is 1e\+300"),
+    (lambda row: {**row, "log_probs": [-(10**400), *row["log_probs"][1:]]}, r"dump.jsonl:2: logprob\[0\]"),
+    (lambda row: {**row, "log_probs": [-1e300, *row["log_probs"][1:]]}, r"dump.jsonl:2: logprob\[0\] is -1e\+300"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ODD)
+def test_what_could_mean_two_things_is_refused(change: Callable[[Row], Row], message: str, tmp_path: Path) -> None:
+    rows = slime_rows()
+    assert len(one(json_lines(tmp_path / "right.jsonl", rows))) > 0
+    rows[1] = change(rows[1])
+    with pytest.raises(LogError, match=message):
+        read_dump(json_lines(tmp_path / "dump.jsonl", rows))
+
+
+def test_a_step_may_be_written_as_a_word(tmp_path: Path) -> None:
+    rows = [{**row, "rollout_id": "7"} for row in slime_rows()]
+    assert one(json_lines(tmp_path / "dump.jsonl", rows)).step == 7
+
+
+def test_what_only_some_responses_have_is_not_used_and_said(tmp_path: Path) -> None:
+    rows = slime_rows()
+    assert one(json_lines(tmp_path / "all.jsonl", rows)).old_logprob is not None
+    for column in ("entropy", "rollout_log_probs"):
+        del rows[1][column]
+    batch = one(json_lines(tmp_path / "some.jsonl", rows))
+    assert (batch.entropy, batch.old_logprob) == (None, None)
+    some = f"Only {len(rows) - 1} of {len(rows)} responses"
+    assert [note.startswith(some) for note in batch.notes] == [True, True]
+
+
+def test_advantages_of_groups_need_the_prompt(tmp_path: Path) -> None:
+    rows = [{"logprobs": [-0.1], "reward": float(n)} for n in range(4)]
+    with pytest.raises(LogError, match=r"dump.jsonl:1 names no prompt"):
+        read_dump(json_lines(tmp_path / "dump.jsonl", rows), group_advantages=True)

@@ -113,3 +113,17 @@ def test_a_law_that_is_not_identified_gives_no_advice_to_stop(log: LogSeries) ->
     assert told.advice == "Take no decision from the law yet."
     assert told.gain_won_frac is None
     assert math.isfinite(told.entropy_spent_frac)
+
+
+def test_an_entropy_that_was_not_logged_to_the_end_is_not_known(tmp_path: Path) -> None:
+    rows = [
+        {key: value for key, value in row.items() if key != "entropy" or row["step"] <= 30}
+        for row in law_rows(60, every=1)
+    ]
+    told = explanation(series_of(json_lines(tmp_path / "log.jsonl", rows)))
+    assert told.phase == "not known"
+    assert told.gain_won_frac is None
+    assert "not logged after step 30" in told.findings[0].text
+    assert told.advice.startswith("Log entropy again")
+    whole = explanation(series_of(json_lines(tmp_path / "whole.jsonl", law_rows(60, every=1))))
+    assert whole.phase == "collapsed"

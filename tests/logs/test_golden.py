@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -49,6 +48,7 @@ def agrees(series: LogSeries, tolerance: float) -> bool:
         ("trl_trainer_state.json", "TRL trainer state"),
         ("wandb_history.jsonl", "JSON Lines"),
         ("trackio.db", "trackio database"),
+        ("trl_history.csv", "CSV"),
     ],
 )
 def test_trl_through_trackers(file: str, format: str) -> None:
@@ -114,6 +114,7 @@ def test_verl_console_keeps_its_lines() -> None:
 OPTIONAL = [
     ("events.out.tfevents.1.host.1.0", "tensorboard", "tensorboard"),
     ("trl_offline.wandb", "wandb", "wandb"),
+    ("trl_history.parquet", "pyarrow", "parquet"),
 ]
 
 
@@ -124,29 +125,16 @@ def test_binary_formats_where_their_library_is_installed(file: str, module: str,
     assert agrees(series_of(GOLDEN / file), 1e-6 if module == "tensorboard" else TIGHT)
 
 
-def test_parquet_where_pyarrow_is_installed(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
-    parquet = importlib.import_module("pyarrow.parquet")
-    names = sorted({name for row in trl_history() for name in row})
-    rows = [{name: row.get(name) for name in names} for row in trl_history()]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "log.parquet")
-    assert agrees(series_of(tmp_path / "log.parquet"), TIGHT)
-
-
-@pytest.mark.parametrize(("file", "module", "extra"), [*OPTIONAL, ("log.parquet", "pyarrow", "parquet")])
+@pytest.mark.parametrize(("file", "module", "extra"), OPTIONAL)
 def test_without_its_library_a_format_names_the_extra(
-    file: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
         if name.split(".")[0] == module:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    path = GOLDEN / file
-    if not path.exists():
-        path = tmp_path / file
-        path.write_bytes(b"PAR1....PAR1")
-    with pytest.raises(MissingExtraError, match=rf"{path.name} needs {module}.*covent\[{extra}\]"):
-        read_logs(path)
+    with pytest.raises(MissingExtraError, match=rf"{file} needs {module}.*covent\[{extra}\]"):
+        read_logs(GOLDEN / file)
 
 
 def test_folders_of_engines(tmp_path: Path) -> None:

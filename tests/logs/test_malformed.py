@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import math
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +18,8 @@ from hypothesis import strategies as st
 
 from covent.errors import CoventError, MissingPathError
 from covent.logs import Choice, LogError, log_series, read_logs
-from tests.logs.logfiles import Row, json_lines, law_rows
+from covent.logs.wandb_file import records
+from tests.logs.logfiles import GOLDEN, Row, json_lines, law_rows
 
 Made = Callable[[Path], Path]
 AS_FOUND = Choice()
@@ -143,6 +147,25 @@ BROKEN = [
     Broken("percent called fraction", with_value(23, "accuracy", 71.0), ("71", "0 and 1"), Choice(unit="fraction")),
     Broken("unknown run", two_runs, ("no run 'c'", "It has a, b"), Choice(by="model", run="c")),
     Broken("unknown column", two_runs, ("no column 'size'", "model"), Choice(by="size")),
+    Broken("UTF-16", text("log.csv", CSV_HEAD.encode("utf-16")), ("UTF-16", "UTF-8")),
+    Broken("gzip", text("log.csv.gz", gzip.compress(CSV_HEAD.encode())), ("gzip", "Unpack")),
+    Broken("vast cell", text("log.csv", CSV_HEAD + f'3,"{"9" * 200_000}",0.4\n'), ("log.csv:4", "field limit")),
+    Broken(
+        "decimal commas",
+        text("log.csv", "step;entropy;accuracy\n1;0,5;0,2\n2;0,4;0,3\n"),
+        ("log.csv:2", "'0,5'", "point"),
+    ),
+    Broken("perplexity", with_value(2, "entropy", 42.5), ("log.jsonl:3", "42.5", "30 nats", "perplexity")),
+    Broken(
+        "key twice",
+        lines_with(3, '{"step": 3, "entropy": 1, "entropy": 2}'),
+        ("log.jsonl:3", "'entropy' is there twice"),
+    ),
+    Broken("entropy as R", rows(list), ("--metric 'entropy'", "--entropy"), Choice(metric="entropy")),
+    *(
+        Broken(f"temperature {value:g}", rows(list), ("--temperature", f"{value:g}"), Choice(temperature=value))
+        for value in (0.0, -1.0, math.nan, math.inf)
+    ),
     Broken("window 0", rows(list), ("--window is 0", "at least 1"), Choice(window=0)),
 ]
 
@@ -232,3 +255,82 @@ def test_monstrous_numbers_and_nesting_are_no_crash(value: str, tmp_path: Path) 
     (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "entropy": {value}}}\n')
     with pytest.raises(LogError):
         read(tmp_path / "log.jsonl", AS_FOUND)
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(LogError, match=r"log.csv is a pipe.*save it to a file"):
+        read_logs(tmp_path / "log.csv")
+
+
+def test_lines_may_end_with_a_carriage_return_alone(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(CSV_HEAD.replace("\n", "\r").encode())
+    assert [row.step for row in read_logs(tmp_path / "log.csv")[0].rows] == [1, 2]
+
+
+VERL = "step:{0} - actor/entropy:0.{0} - val-core/a/acc/mean@1:0.5 - training/global_step:{0}"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "2026-01-01 12:00:00,123\tINFO worker.py:1 -- Started.\n2026-01-01 12:00:01,456\tINFO worker.py:2 -- Up.\n",
+        "WARNING 01-01, see docs\nWARNING 01-02, see docs\n",
+        "",
+    ],
+)
+@pytest.mark.parametrize(
+    "prefix", ["", "(TaskRunner pid=1) ", "2026-01-01 12:00:00,123 INFO ", "\r 5%|#| 1/9 [00:01, 2s/it]"]
+)
+def test_a_console_is_no_table_whatever_is_printed_around_it(before: str, prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_text(before + "".join(f"{prefix}{VERL.format(step)}\n" for step in (1, 2, 3)))
+    (run,) = read_logs(path)
+    assert [(row.step, row.values["actor/entropy"]) for row in run.rows] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+def test_two_steps_on_one_line_are_two_rows(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_text(f"{VERL.format(1)}{VERL.format(2)}\n{VERL.format(3)}   step:99999 - other:1\n")
+    (run,) = read_logs(path)
+    assert [row.step for row in run.rows] == [1, 2, 3, 99999]
+    assert run.rows[0].values["training/global_step"] == 1.0
+
+
+def test_a_step_of_thousands_of_digits_is_no_step(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_text(f"{VERL.format(1)}\n{VERL.format('9' * 5000)}\n")
+    (run,) = read_logs(path)
+    assert [row.step for row in run.rows] == [1]
+    assert any("without 'step'" in note for note in run.notes)
+
+
+def test_numpy_numbers_in_a_printed_dictionary_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_text("{'loss': 0.1, 'entropy': np.float64(0.5)}\n")
+    assert read_logs(path)[0].rows[0].values["entropy"] == 0.5
+
+
+def test_a_wandb_file_that_is_cut_off_or_damaged_says_so(tmp_path: Path) -> None:
+    data = (GOLDEN / "trl_offline.wandb").read_bytes()
+    path, notes = tmp_path / "run.wandb", list[str]()
+    path.write_bytes(data)
+    whole = list(records(path, notes))
+    assert notes == []
+    path.write_bytes(data[:-5])
+    assert list(records(path, notes)) == whole[:-1]
+    assert "ends in the middle of a record" in notes[0]
+    path.write_bytes(data[:20_000] + bytes([data[20_000] ^ 1]) + data[20_001:])
+    with pytest.raises(LogError, match=r"damaged after it was written"):
+        list(records(path))
+
+
+def test_tensorboard_events_that_are_cut_off_or_damaged_say_so(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
+    data = (GOLDEN / "events.out.tfevents.1.host.1.0").read_bytes()
+    path = tmp_path / "events.out.tfevents.1.host.1.0"
+    path.write_bytes(data)
+    assert not any("cut off" in note for note in read_logs(path)[0].notes)
+    for broken in (data[:-5], data[: len(data) // 2], data[:20_000] + bytes([data[20_000] ^ 1]) + data[20_001:]):
+        path.write_bytes(broken)
+        assert any("cut off or damaged after event" in note for note in read_logs(path)[0].notes)

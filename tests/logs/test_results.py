@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from covent.errors import ConfigError
+from covent.law import fit
 from covent.logs import Choice, all_series, comparison, fit_result, forecast_result, pooled_result
 from covent.logs.definitions import EntropyDefinition
-from covent.logs.results import definition_warnings
+from covent.logs.results import definition_warnings, one_curve
 from covent.logs.series import LogSeries
 from tests.logs.logfiles import GOLDEN, json_lines, law_rows, series_of
 from tests.support.synthetic import write_run
@@ -195,3 +196,36 @@ def test_the_steps_to_come(exact: LogSeries) -> None:
         forecast_result(exact, until=0.3, to=100)
     with pytest.raises(ConfigError, match=r"--to is 60.*reaches step 60"):
         forecast_result(exact, to=60)
+
+
+def test_pooled_logs_do_not_lend_each_other_their_noise(exact: LogSeries, tmp_path: Path) -> None:
+    """Two logs on one law, the second far above it: between them lies no neighbour, but the end of a log."""
+    rng = np.random.default_rng(0)
+    noisy = [
+        replace(exact, accuracy=np.clip(exact.accuracy + shift + 0.01 * rng.standard_normal(len(exact)), 0, 1))
+        for shift in (0.0, 0.1)
+    ]
+    apart = pooled_result(noisy)
+    assert apart.ceiling_interval is not None and apart.ceiling is not None
+    assert apart.ceiling_interval[0] <= apart.ceiling <= apart.ceiling_interval[1]
+    swapped = pooled_result(noisy[::-1])
+    assert swapped.ceiling_interval == pytest.approx(apart.ceiling_interval, abs=CENTRED), "no order between logs"
+
+
+def test_a_pooled_ceiling_outside_its_own_interval_is_not_identified(exact: LogSeries) -> None:
+    rng = np.random.default_rng(1)
+    law = fit(exact.entropy, exact.accuracy + 0.003 * rng.standard_normal(len(exact)), unit="fraction")
+    assert law.identified and law.ceiling_interval is not None
+    low, high = law.ceiling_interval
+    assert one_curve(law) == law
+    for outside in (low - 0.01, high + 0.01):
+        judged = one_curve(law.model_copy(update={"ceiling": outside}))
+        assert not judged.identified
+        assert "do not follow one curve" in judged.warnings[0] and judged.warnings[1:] == law.warnings
+
+
+@pytest.mark.parametrize("constant", ["entropy", "accuracy"])
+def test_a_straight_line_has_no_r2_where_either_is_constant(constant: str, exact: LogSeries) -> None:
+    flat = replace(exact, **{constant: np.full(len(exact), 0.5)})
+    assert fit_result(flat).line_r2 is None
+    assert fit_result(exact).line_r2 == pytest.approx(np.corrcoef(exact.entropy, exact.accuracy)[0, 1] ** 2, rel=TIGHT)

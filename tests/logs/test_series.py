@@ -176,7 +176,7 @@ def test_one_reward_under_two_names_is_no_choice(tmp_path: Path) -> None:
 
 def test_a_table_without_steps_is_taken_in_its_order(tmp_path: Path) -> None:
     lines = ["# made by hand", "entropy;accuracy", *(f"{0.9 - 0.1 * i:.1f};{10 + i}" for i in range(6))]
-    (tmp_path / "log.csv").write_text("\n".join(lines))
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     series = series_of(tmp_path / "log.csv")
     assert series.step.tolist() == [1, 2, 3, 4, 5, 6]
     assert series.entropy == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], rel=TIGHT)
@@ -187,7 +187,7 @@ def test_a_long_table_is_the_wide_one_turned(tmp_path: Path) -> None:
     long = ["key,value,step"]
     for row in law_rows():
         long += [f"{key},{value!r},{row['step']}" for key, value in row.items() if key != "step"]
-    (tmp_path / "long.csv").write_text("\n".join(long))
+    (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
     wide = series_of(json_lines(tmp_path / "wide.jsonl", law_rows()))
     turned = series_of(tmp_path / "long.csv")
     assert turned.entropy.tolist() == wide.entropy.tolist()
@@ -196,7 +196,7 @@ def test_a_long_table_is_the_wide_one_turned(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_and_empty_cells_are_no_fault(tmp_path: Path) -> None:
     lines = ["step,entropy,accuracy,note", "1,0.5,,warm", "2,0.4,0.3,", "3,0.3,0.4,", "4,0.2,,end"]
-    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
     series = series_of(tmp_path / "log.csv")
     assert series.step.tolist() == [2, 3]
     assert not said(series.warnings, "left out")
@@ -204,7 +204,7 @@ def test_a_byte_order_mark_and_empty_cells_are_no_fault(tmp_path: Path) -> None:
 
 def test_runs_of_one_table_are_told_apart(tmp_path: Path) -> None:
     lines = ["model,step,entropy,accuracy", *(f"{m},{s},0.{s},0.{10 - s}" for m in "ab" for s in range(1, 6))]
-    (tmp_path / "log.csv").write_text("\n".join(lines))
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     both = all_series([tmp_path / "log.csv"], Choice(by="model"))
     assert [one.name for one in both] == ["a", "b"]
     assert both[0].entropy.tolist() == both[1].entropy.tolist()
@@ -236,9 +236,13 @@ def test_seeded_logs_of_any_rhythm_join_as_a_plain_loop_does(tmp_path: Path) -> 
         for index in range(30):
             if not evaluated[index]:
                 continue
-            fresh = [k for k in range(since, index + 1) if logged[k]] or [max(k for k in range(index + 1) if logged[k])]
-            expected.append(np.mean(entropies[fresh[-4:]]))
+            fresh = [k for k in range(since, index + 1) if logged[k]]
+            usual = np.median(np.diff(steps[logged]))
+            last = max(k for k in range(index + 1) if logged[k])
+            age = steps[index] - steps[last]
             since = index + 1
+            if age < usual or (fresh and age <= 4 * usual):
+                expected.append(np.mean(entropies[(fresh or [last])[-4:]]))
         assert series.entropy == pytest.approx(expected, rel=TIGHT), trial
 
 
@@ -246,7 +250,9 @@ def test_a_table_of_several_runs_read_as_one_says_so(tmp_path: Path) -> None:
     """Without steps nothing else would tell that the runs were mixed."""
 
     def lines(words: list[str]) -> str:
-        return "\n".join(["size,entropy,accuracy", *(f"{word},{0.9 - 0.01 * i},0.3" for i, word in enumerate(words))])
+        return "\n".join(
+            ["size,entropy,accuracy", *(f"{word},{0.9 - 0.01 * i},0.3" for i, word in enumerate(words)), ""]
+        )
 
     def said(words: list[str], choice: Choice | None = None) -> bool:
         (tmp_path / "log.csv").write_text(lines(words))
@@ -257,3 +263,122 @@ def test_a_table_of_several_runs_read_as_one_says_so(tmp_path: Path) -> None:
     assert not said(["small"] * 6 + ["large"] * 6, Choice(by="size"))
     assert not said(["small"] * 12)
     assert not said([f"note {i}" for i in range(12)]), "a remark in each row tells no runs apart"
+
+
+def test_an_accuracy_meets_no_stale_entropy(tmp_path: Path) -> None:
+    rows = [
+        {key: value for key, value in row.items() if key != "entropy" or row["step"] <= 20}
+        for row in law_rows(40, every=2)
+    ]
+    series = series_of(json_lines(tmp_path / "log.jsonl", rows))
+    assert series.step.tolist() == list(range(2, 21, 2))
+    assert series.entropy_lost_after == 20
+    assert said(series.warnings, "10 accuracies left out", "steps 22, 24", "no entropy was logged since")
+    assert said(series.warnings, "step 20", "go on to step 40")
+    asked = log_series(one_run(tmp_path / "log.jsonl"), Choice(window=6))
+    assert asked.step.tolist() == series.step.tolist(), "a window does not reach over what was not logged either"
+
+
+def test_an_entropy_counts_until_the_next_is_due(tmp_path: Path) -> None:
+    """Logged every 4 steps, evaluated every 2: the accuracy between two entropies meets the first of them."""
+    rows = [
+        {key: value for key, value in row.items() if key != "entropy" or row["step"] % 4 == 0}
+        for row in law_rows(24, every=2)
+    ]
+    series = series_of(json_lines(tmp_path / "log.jsonl", rows))
+    assert series.step.tolist() == list(range(4, 25, 2))
+    assert series.entropy[1] == series.entropy[0]
+    assert series.entropy_lost_after is None
+
+
+def test_entropies_and_accuracies_of_different_counters_do_not_meet(tmp_path: Path) -> None:
+    rows = law_rows(24)
+    apart = [{"step": row["step"], "entropy": row["entropy"]} for row in rows]
+    apart += [{"step": row["step"] + 10_000, "accuracy": row["accuracy"]} for row in rows if "accuracy" in row]
+    with pytest.raises(LogError, match="no accuracy 'accuracy' meets an entropy"):
+        series_of(json_lines(tmp_path / "log.jsonl", apart))
+
+
+def csv_file(path: Path, rows: list[dict[str, float]], **changed: str) -> Path:
+    """A table of step, entropy and accuracy; `s7="nan"` replaces the entropy of step 7."""
+    lines = ["step,entropy,accuracy"]
+    for row in rows:
+        entropy = changed.get(f"s{row['step']}", repr(row["entropy"]))
+        lines.append(f"{row['step']},{entropy},{row.get('accuracy', '')}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-Infinity", "None"])
+def test_nonsense_in_a_table_is_counted_and_an_empty_cell_is_not(word: str, tmp_path: Path) -> None:
+    broken = series_of(csv_file(tmp_path / "log.csv", law_rows(), s7=word))
+    assert said(broken.warnings, "1 row left out", "'entropy'", "lines 8")
+    empty = series_of(csv_file(tmp_path / "log.csv", law_rows(), s7=""))
+    assert not said(empty.warnings, "left out")
+    assert broken.entropies.tolist() == empty.entropies.tolist()
+
+
+def test_numbers_written_as_words_are_numbers_and_other_words_are_counted(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [dict(row) for row in law_rows()]
+    plain = series_of(json_lines(tmp_path / "plain.jsonl", rows))
+    for row in rows[::2]:
+        row |= {key: str(value) for key, value in row.items()}
+    words = series_of(json_lines(tmp_path / "words.jsonl", rows))
+    assert words.entropy.tolist() == plain.entropy.tolist()
+    assert words.accuracy.tolist() == plain.accuracy.tolist()
+    rows[7]["accuracy"] = "35.1%"
+    percent = series_of(json_lines(tmp_path / "percent.jsonl", rows))
+    assert percent.step.tolist() == [4, 12, 16, 20, 24]
+    assert said(percent.warnings, "1 row left out", "'accuracy'")
+
+
+@pytest.mark.parametrize("order", [slice(None, None, -1), [*range(1, 24, 2), *range(0, 24, 2)]])
+def test_rows_out_of_order_are_sorted_and_that_is_said(order: slice | list[int], tmp_path: Path) -> None:
+    rows = law_rows()
+    mixed = rows[order] if isinstance(order, slice) else [rows[place] for place in order]
+    series = series_of(json_lines(tmp_path / "log.jsonl", mixed))
+    right = series_of(json_lines(tmp_path / "right.jsonl", rows))
+    assert series.entropy.tolist() == right.entropy.tolist()
+    assert series.accuracy.tolist() == right.accuracy.tolist()
+    assert said(series.warnings, "not in the order of steps", "sorted")
+    assert not said(right.warnings, "sorted")
+
+
+def test_steps_that_go_back_and_forth_are_no_run(tmp_path: Path) -> None:
+    rows = [row for pair in zip(law_rows(), law_rows()[::-1], strict=True) for row in pair]
+    with pytest.raises(LogError, match=r"go back \d+ times in 48 rows.*--by COLUMN"):
+        series_of(json_lines(tmp_path / "log.jsonl", rows))
+
+
+def test_the_column_that_tells_runs_apart_is_named(tmp_path: Path) -> None:
+    def hinted(name: str, values: list[object], interleaved: bool = True) -> bool:
+        runs = [[{**row, name: value} for row in law_rows()] for value in values]
+        rows = [row for rows in zip(*runs, strict=True) for row in rows] if interleaved else [*runs[0], *runs[1]]
+        return said(series_of(json_lines(tmp_path / "log.jsonl", rows)).warnings, f"--by {name}.")
+
+    assert hinted("run", ["a", "b"])
+    assert hinted("seed", [0, 1])
+    assert hinted("seed", [0, 1], interleaved=False)
+    assert not hinted("seed", [0, 0]), "a number that does not tell rows of one step apart tells no runs apart"
+    rows = law_rows()
+    long = ["run_id,key,value,step"]
+    long += [
+        f"{run},{key},{row[key]},{row['step']}"
+        for run in "ab"
+        for row in rows
+        for key in ("entropy", "accuracy")
+        if key in row
+    ]
+    (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
+    assert said(series_of(tmp_path / "long.csv").warnings, "--by run_id")
+
+
+def test_a_last_row_without_its_end_is_dropped_and_said(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "log.csv", law_rows())
+    whole = one_run(path)
+    path.write_text(path.read_text() + "25,0.1,0.")
+    torn = one_run(path)
+    assert torn.rows == whole.rows
+    assert said(torn.notes, "log.csv:26", "dropped", "newline")
+    path.write_text(path.read_text() + '"\n26,0.1,"0.7"'.replace('"\n', "4\n"))
+    assert [row.step for row in one_run(path).rows[-2:]] == [25, 26], "a quote that is closed lost nothing"

@@ -72,6 +72,7 @@ def test_covariances_and_tail_are_those_of_core(seed: int) -> None:
     ours = token_covariances(batch.logprob, batch.advantage)
     assert ours == pytest.approx(expected.numpy(), abs=TIGHT)
     tail, core = covariance_tail(ours).model_dump(), core_tail(expected).model_dump()
+    assert tail["histogram"] == core["histogram"] and sum(tail["histogram"]) == ours.size
     assert tail["mean"] == pytest.approx(core["mean"], abs=TIGHT)
     assert tail["std"] == pytest.approx(core["std"], rel=TIGHT)
     for part in ("quantiles", "top_means", "positive_shares"):
@@ -201,3 +202,10 @@ def test_bounds_out_of_reach_are_said() -> None:
 def test_impossible_settings_are_refused(settings: Settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         measurement(random_step(0)[0], settings)
+
+
+def test_a_band_that_is_no_number_is_refused() -> None:
+    batch, _ = random_step(0)
+    for bounds in ({"clip_cov_lb": float("nan")}, {"clip_cov_ub": float("nan")}, {"clip_cov_lb": 6.0}):
+        with pytest.raises(ConfigError, match="clip_cov_lb"):
+            measurement(batch, Settings(**bounds))

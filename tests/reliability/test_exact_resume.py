@@ -33,6 +33,11 @@ def run(folder: Path, **config: Any) -> Path:
     return folder
 
 
+def needs_its_extra(mode: str) -> None:
+    if mode == "lora":
+        pytest.importorskip("peft", reason="needs the lora extra")
+
+
 def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
     """Ask to stop, as SIGTERM does, at a poll; the list grows by one with each poll."""
     seen: list[int] = []
@@ -87,6 +92,7 @@ def test_stopped_at_some_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_stopped_at_every_place(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_its_extra(mode)
     total = num_polls(monkeypatch, tmp_path / "whole", **settings(mode))
     different = {}
     places = range(1, total + 1, 1 if mode == "everything remembered" else 9)
@@ -110,27 +116,31 @@ def after_step(whole: Path, folder: Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "modes"),
-    [pytest.param(2, ["refill"], id="short"), pytest.param(40, list(MODES), marks=pytest.mark.slow)],
+    ("num_steps", "mode"),
+    [
+        pytest.param(2, "refill", id="short"),
+        pytest.param(2, "lora", id="short lora"),
+        *(pytest.param(40, mode, marks=pytest.mark.slow) for mode in MODES),
+    ],
 )
-def test_resumed_after_every_step(num_steps: int, modes: list[str], tmp_path: Path) -> None:
+def test_resumed_after_every_step(num_steps: int, mode: str, tmp_path: Path) -> None:
+    needs_its_extra(mode)
+    whole = run(tmp_path / "whole", **settings(mode, steps=num_steps, checkpoint={"keep": 1000}))
     different = {}
-    for mode in modes:
-        whole = run(tmp_path / mode, **settings(mode, steps=num_steps, checkpoint={"keep": 1000}))
-        for step in range(num_steps + 1):
-            part = after_step(whole, tmp_path / f"{mode} {step}", step)
-            assert resume(part)
-            different[mode, step] = differences(whole, part)
-            shutil.rmtree(part)
-    assert [place for place, found in different.items() if found] == []
-    figure(
-        6, f"{len(modes)} modes x {num_steps} steps, each step resumed: {len(different)} of {len(different)} identical"
-    )
+    for step in range(num_steps + 1):
+        part = after_step(whole, tmp_path / "part", step)
+        assert resume(part)
+        if found := differences(whole, part):
+            different[step] = found
+        shutil.rmtree(part)
+    assert different == {}
+    figure(6, f"{{count}} of {len(MODES)} modes: resumed after each of {num_steps} steps, all identical")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_seed_is_the_same_run_and_another_is_not(mode: str, tmp_path: Path) -> None:
+    needs_its_extra(mode)
     whole, again = (run(tmp_path / name, **settings(mode)) for name in ("whole", "again"))
     other = run(tmp_path / "other", **settings(mode, seed=1))
     assert differences(whole, again) == []

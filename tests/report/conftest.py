@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from covent.report.summary import RunSummary, summarise
@@ -20,3 +22,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def summaries(runs: dict[str, Run]) -> dict[str, RunSummary]:
     """Their summaries, by method."""
     return {method: summarise(run) for method, run in runs.items()}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_positions_of_the_slider() -> Iterator[None]:
+    """Each position is a fit of a second or so; two show what nine would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("covent.report.law_plots.FRACTIONS", (0.3, 0.6))
+        yield

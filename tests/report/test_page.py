@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import re
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,12 +15,18 @@ from pathlib import Path
 import pytest
 
 from covent.errors import ConfigError
-from covent.report.page import page, write_report
+from covent.logs import Choice, all_series
+from covent.report.page import page, write_page, write_report
+from covent.report.tokens import packed_rollouts
 from covent.store.reader import Run, read_run
+from tests.report.test_tokens import unpacked
 from tests.support.synthetic import write_run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;b&gt;\"'{{7*7}}\u2028"
-SECTIONS = ["happened", "curves", "law", "forecast", "change", "agreement", "covariance", "control", "tests", "samples"]
+SECTIONS = [
+    *("verdict", "happened", "curves", "law", "forecast", "change", "agreement", "attribution", "covariance"),
+    *("histogram", "tail", "control", "polarity", "tests", "groups", "verifier", "rollouts", "numbers", "settings"),
+]
 
 
 class Reader(HTMLParser):
@@ -79,9 +84,11 @@ def test_every_section_is_there_and_every_id_once(reader: Reader) -> None:
 def test_nothing_is_fetched_and_only_our_scripts_may_run(reader: Reader) -> None:
     assert all(link.startswith(("#", "data:")) for link in reader.links)
     assert not reader.handlers
-    assert reader.tags.isdisjoint({"iframe", "object", "embed", "form", "base", "img"})
+    # The form of filters has nowhere to go: no action, and the policy forbids any.
+    assert reader.tags.isdisjoint({"iframe", "object", "embed", "base", "img"})
+    assert "form-action 'none'" in reader.policy
     running = [text for kind, text in reader.scripts if kind == "text/javascript"]
-    assert len(running) == 2
+    assert len(running) == 3
     hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in running}
     directives = dict(part.strip().split(" ", 1) for part in reader.policy.split(";"))
     assert set(directives["script-src"].split()) == hashes
@@ -91,10 +98,11 @@ def test_nothing_is_fetched_and_only_our_scripts_may_run(reader: Reader) -> None
 def test_figures_are_json_with_a_table_each(reader: Reader) -> None:
     figures = [json.loads(text) for kind, text in reader.scripts if kind == "application/json"]
     drawn = [figure for figure in figures if "data" in figure]
-    # Five kinds of plot for each of three runs, and four that show all runs.
-    assert len(drawn) == 5 * 3 + 4
+    # Ten kinds of plot for each of three runs, attribution for one of them, and five that show all runs.
+    assert len(drawn) == 10 * 3 + 1 + 5
     assert all(figure["data"] for figure in drawn)
-    assert reader.text.count("Data") >= len(drawn)
+    tables = [figure for figure in figures if isinstance(figure, dict) and "rows" in figure]
+    assert len(tables) == len(drawn) and all(table["rows"] for table in tables)
 
 
 def test_hostile_text_is_shown_and_never_markup(tmp_path: Path) -> None:
@@ -106,14 +114,15 @@ def test_hostile_text_is_shown_and_never_markup(tmp_path: Path) -> None:
     hostile = Run(**(vars(run) | {"header": header, "notes": [HOSTILE]}))
     text = page([hostile])
     reader = Reader(text)
-    assert len([kind for kind, _ in reader.scripts if kind == "text/javascript"]) == 2
+    assert len([kind for kind, _ in reader.scripts if kind == "text/javascript"]) == 3
     assert not reader.handlers and "img" not in reader.tags
     assert "alert(1)</script>" not in text and "<img" not in text
     assert HOSTILE.split("\u2028")[0] in reader.text
     for kind, script in reader.scripts:
         if kind == "application/json":
             assert "<" not in script and "&" not in script
-            for trace in json.loads(script).get("data", []):
+            found = json.loads(script)
+            for trace in found.get("data", []) if isinstance(found, dict) else []:
                 assert "<" not in trace["name"]
     # The control: the same text unescaped would have been found.
     bad = Reader(f"<p>{HOSTILE}</p>")
@@ -136,12 +145,14 @@ def test_control_characters_are_written_out_and_other_scripts_stand_alone(tmp_pa
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", ours)
     assert f"<h3><bdi>{hebrew}kl_cov{shown}</bdi></h3>" in ours
     assert f"failed after 20 of 20 rollout steps: <bdi>{hebrew}{shown} &lt;i&gt;</bdi>." in ours
-    tokens = re.findall(r'<span class="token[^>]*title=[^>]*>(.*?)</span>', ours)
-    assert tokens and all(token.startswith(f"<bdi>{hebrew}") and token.endswith(f"{shown}</bdi>") for token in tokens)
+    strings = unpacked(packed_rollouts([read_run(path)]).data).header["strings"]
+    tokens = [text for text in strings if text.startswith(hebrew)]
+    assert len(tokens) > 10 and all(token.endswith(shown) for token in tokens)
     # A plot's line and the button of its legend are one group.
     groups = set(re.findall(r'data-group="([^"]*)"', ours))
     figures = [json.loads(data) for kind, data in Reader(text).scripts if kind == "application/json"]
-    drawn = {trace["legendgroup"] for figure in figures for trace in figure.get("data", [])}
+    traces = [trace for figure in figures if isinstance(figure, dict) for trace in figure.get("data", [])]
+    drawn = {trace["legendgroup"] for trace in traces}
     assert groups <= drawn and any(shown in group for group in groups)
 
 
@@ -182,44 +193,46 @@ def test_the_file_is_written_and_no_run_is_an_error(tmp_path: Path) -> None:
         page([])
 
 
-def test_a_page_is_replaced_in_one_piece(runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_replaced_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, link = tmp_path / "real.html", tmp_path / "report.html"
     real.write_text("the old page")
     link.symlink_to(real)
+    short = [read_run(write_run(tmp_path / "run", num_steps=5))]
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("covent.report.page.page", lambda runs: "the new page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown: "the new page")
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write_report(list(runs.values()), link)
+            write_report(short, link)
     assert link.read_text() == "the old page"
-    write_report(list(runs.values()), link)
+    write_report(short, link)
     assert real.read_text() == "the new page\n" and link.is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.html", "report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.html", "report.html", "run"]
 
 
 def test_a_page_can_go_into_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("covent.report.page.page", lambda runs: "page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown: "page")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(pipe.read_text)
-        write_report([], pipe)
+        write_page([], pipe)
         assert read.result(timeout=30) == "page"
 
 
-@pytest.mark.slow
-def test_a_browser_draws_every_plot_without_an_error(runs: dict[str, Run], tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    path = write_report(list(runs.values()), tmp_path / "report.html")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-    flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000", "--dump-dom"]
-    done = subprocess.run([chromium, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert re.search(r'<html[^>]* data-drawn="19"', done.stdout)
-    assert "CONSOLE" not in done.stderr, done.stderr
+def test_a_log_of_another_engine_has_every_section_and_says_what_it_lacks(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    entropy = [1.2 * 0.93**step for step in range(40)]
+    lines = [
+        f"{step},{h},{100 * (0.9 - 0.2 * (math.exp(h) - 1) + 0.01 * (-1) ** step)}" for step, h in enumerate(entropy)
+    ]
+    log.write_text("step,entropy,val/acc\n" + "\n".join(lines) + "\n")
+    reader = Reader(page([], all_series([log], Choice(metric="val/acc", entropy="entropy"))))
+    assert [anchor for anchor in SECTIONS if anchor not in reader.ids] == []
+    drawn = [json.loads(text) for kind, text in reader.scripts if kind == "application/json"]
+    assert len([figure for figure in drawn if isinstance(figure, dict) and "data" in figure]) == 4
+    assert "Entropy collapsed in" in reader.text and reader.text.count("Not here:") >= 10
+    assert "covent measure DUMP" in reader.text

@@ -13,7 +13,7 @@ VARIABLE = "COVENT_RELIABILITY_FIGURES"
 """Names a file to which each figure is appended as one JSON line; `benchmarks/reliability.py` sets it."""
 
 SHORT = "short"
-"""The id of a test's case that is its short form: what it sees is no figure for the table."""
+"""How the id of a test's case begins that is its short form: what it sees is no figure for the table."""
 
 _commit = cache(commit)
 
@@ -22,6 +22,6 @@ def figure(row: int, text: str) -> None:
     """Record what was seen for a row of the table, beside the name of the test that saw it and the tree's commit."""
     where = os.environ.get(VARIABLE)
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-    if where and f"[{SHORT}]" not in test:
+    if where and f"[{SHORT}" not in test:
         with Path(where).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"row": row, "figure": text, "test": test, "commit": _commit()}) + "\n")

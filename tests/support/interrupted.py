@@ -64,6 +64,18 @@ MODES: dict[str, dict[str, Any]] = {
         "loss_agg_mode": "seq-mean-token-sum-norm",
         "rollout": {"temperature": 0.8},
     },
+    "tokens, recomputed": {
+        "model": {"gradient_checkpointing": True},
+        "optimizer": {"tokens_per_micro_batch": 24, "responses_per_micro_batch": 3},
+    },
+    "lora": {
+        "model": {"lora_rank": 2},
+        "optimizer": {"tokens_per_micro_batch": 24},
+        "control": [
+            {"type": "kl_cov", "kl_form": "exact", "kl_cov_ratio": 0.3},
+            {"type": "reference_kl", "kl_loss_coef": 0.1},
+        ],
+    },
     "no probes, no warm start": {"probe_prompts": 0, "warm_start": {"steps": 0}},
 }
 """Each with another thing to remember, or another place to be stopped in."""

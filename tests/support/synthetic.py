@@ -11,12 +11,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from covent.readings import ControlReading, CovarianceTail, EntropyReading, Mean, ProbeReading
+from covent.readings import (
+    COVARIANCE_EDGES,
+    ControlReading,
+    CovarianceTail,
+    EntropyReading,
+    Mean,
+    PolarityReading,
+    ProbeReading,
+)
 from covent.store.schema import (
     SCHEMA_VERSION,
+    AttributionRow,
     Estimate,
     EvaluationRow,
     RunHeader,
@@ -98,6 +108,8 @@ def write_run(
                 probe = _probe(rng, shape, step, probe_entropy)
                 probe_entropy += probe.observed
                 writer.append("updates", _update_row(rng, method, update, step, entropy, probe))
+                if method == "clip_cov" and update % 20 == 0:
+                    writer.append("attributions", _attribution_row(update, step, probe))
             if step % 40 == 0:
                 for sample in range(3):
                     writer.append("samples", _sample_row(rng, step, sample, entropy, text))
@@ -182,6 +194,7 @@ def _step_row(rng: np.random.Generator, step: int, entropy: float, accuracy: flo
         num_kept_groups=32 - right - wrong,
         num_generations=1,
         num_updates=UPDATES_PER_STEP,
+        verdicts={"right": round(256 * accuracy), "wrong": 256 - round(256 * accuracy)},
         sampler_gap=2e-6,
         seconds={"rollout": 0.07, "measure": 0.04, "update": 0.09, "probe": 0.01},
     )
@@ -225,10 +238,33 @@ def _update_row(
             quantiles={key: value * std * math.exp(rng.normal(0, 0.1)) for key, value in tail.items()},
             top_means={f"{share:g}": None if share * 816 < 1 else std * (2.5 - share * 4) for share in SHARES},
             positive_shares={f"{share:g}": None if share * 816 < 1 else min(1.0, share**0.3) for share in SHARES},
+            histogram=_histogram(rng, mean, std),
         ),
         control=_control(rng, method),
         probe=probe,
+        polarity=PolarityReading(num_tokens=816, num_raising=300, num_lowering=500, raising=40.0, lowering=-816 * mean),
     )
+
+
+def _attribution_row(update: int, step: int, probe: ProbeReading) -> AttributionRow:
+    """Right answers lower entropy, wrong ones raise it by half as much; the rest is what Lemma 1 misses."""
+    return AttributionRow(
+        update=update,
+        step=step,
+        num_states=probe.num_states,
+        entropy_before=probe.entropy_before,
+        parts={"right answers": 2 * probe.accounted, "wrong answers": -probe.accounted},
+        unattributed=0.0,
+        second_order_logits=0.0,
+        second_order_entropy=probe.observed - probe.accounted,
+        observed=probe.observed,
+        grad_factor=1.0,
+    )
+
+
+def _histogram(rng: np.random.Generator, mean: float, std: float) -> list[int]:
+    values = rng.laplace(mean, std / 2, 816)
+    return np.bincount(np.searchsorted(COVARIANCE_EDGES, values), minlength=len(COVARIANCE_EDGES) + 1).tolist()
 
 
 def _control(rng: np.random.Generator, method: str) -> ControlReading:
@@ -337,4 +373,21 @@ def _sample_row(
         entropies=[float(value) for value in entropies],
         covariances=[float(value) for value in rng.normal(0, 0.5, len(words))] if sample != 1 else None,
         selected=[bool(value) for value in rng.random(len(words)) < 0.05] if sample != 1 else None,
+        **(_detail(rng, step, entropies, text, words) if sample == 0 else {}),
     )
+
+
+def _detail(
+    rng: np.random.Generator, step: int, entropies: np.ndarray, text: Callable[[str], str], words: list[str]
+) -> dict[str, Any]:
+    """What only a newer covent writes down."""
+    first = -rng.gamma(0.4, 0.1, len(words))
+    return {
+        "update": 4 * step + 3,
+        "group_rewards": [1.0, 1.0, 0.0, 1.0],
+        "old_logprobs": first.tolist(),
+        "cut": [place == 3 for place in range(len(words))],
+        "after_logprobs": (first / 2).tolist(),
+        "after_entropies": (entropies * 0.9).tolist(),
+        "alternatives": [[(text(word), -0.1), (text("7"), -2.5)] for word in words],
+    }

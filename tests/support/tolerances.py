@@ -86,6 +86,10 @@ TRL_RANKS = 1e-9
 """Float64 weights after a few steps of Adam at 1e-3, summed over ranks and micro-batches in another order. Adam divides
 by root v + 1e-8, so the rounding of a gradient that should be 0 is multiplied by up to lr / 1e-8."""
 
+BFLOAT16_GAP = 0.02
+"""Nats: log-probs of a small model whose products are rounded to bfloat16 (8 bits), between two ways of batching them
+or against float64."""
+
 VERL_RANKS = 1e-6
 """Float32 weights after a few steps of Adam at 1e-3 in verl's engine, with an eps that keeps rounding small, summed
 over ranks and micro-batches in another order. The engine knows no float64."""

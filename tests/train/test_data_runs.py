@@ -128,6 +128,7 @@ def test_bad_rows_stop_the_command_or_are_kept(
         ({"warm_start": {"steps": 5}}, True, ["no demonstrations", "warm_start.steps=0"]),
         ({"rollout": {"max_response_tokens": None}}, True, ["Set rollout.max_response_tokens"]),
         ({"evaluation": {"test_problems": 50}}, True, ["only", "test problems", "asks for 50"]),
+        ({"probe_prompts": 50}, True, ["only", "validation problems", "probe_prompts asks for 50"]),
     ],
 )
 def test_what_a_data_set_needs_is_said(

@@ -107,7 +107,7 @@ def test_a_taken_folder_is_left_alone(tmp_path: Path) -> None:
         ([], "no config.json"),
         (["config.json"], r"no \*.safetensors"),
         (["config.json", "model.safetensors"], "no tokenizer.json"),
-        (["config.json", "model.safetensors", "tokenizer.json"], "cannot be loaded"),
+        (["config.json", "model.safetensors", "tokenizer.json"], "has no causal LM"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, files: list[str] | None, complaint: str) -> None:

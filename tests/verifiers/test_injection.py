@@ -28,6 +28,7 @@ from covent.verifiers.program_values import NotPlain, decoded
 from covent.verifiers.programs import program_in
 from covent.verifiers.programs import tests_of as parsed_tests
 from covent.verifiers.settings import RewardSettings
+from tests.support.figures import figure
 from tests.verifiers.payloads import payloads
 
 Parser = Callable[[str, Path], Any]

@@ -25,6 +25,7 @@ pytest.importorskip("math_verify", reason="needs the math extra")
 
 TIMEOUT_S = 0.3
 GRACE_S = 0.5
+MOST_STARVED = 100
 Ask = Callable[[MathVerifier, str], tuple[Judgement, float]]
 ENDS = {Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TIME_OUT, Verdict.CRASH}
 
@@ -129,11 +130,16 @@ def test_300_hostile_answers() -> None:
     for each in verifiers:
         each.warm()
     worst_s = recovery_s = 0.0
+    starved = 0
     counts = dict.fromkeys(Verdict, 0)
     for i, answer in enumerate(hostile_answers()):
         ask = (seconds_of, in_another_thread)[i % 2]
         hostile = verifiers[i // 2 % 2]
         judgement, seconds = ask(hostile, answer)
+        while "starved" in judgement.reason and starved < MOST_STARVED:
+            # The machine had no time for the child: that says nothing of the answer, which is asked again.
+            starved, worst_s = starved + 1, max(worst_s, seconds)
+            judgement, seconds = ask(hostile, answer)
         counts[judgement.verdict] += 1
         assert judgement.verdict in ENDS, (answer[:60], judgement)
         worst_s = max(worst_s, seconds)
@@ -143,6 +149,7 @@ def test_300_hostile_answers() -> None:
     for each in verifiers:
         each.close()
     told = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
+    told += f"; {starved} asked again for want of processor time" if starved else ""
     assert worst_s <= settings.timeout_s + GRACE_S
     figure(
         24,

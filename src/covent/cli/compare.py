@@ -18,9 +18,16 @@ class Compare(LogOptions):
         from covent.cli.log_tables import fit_table
         from covent.logs import comparison
 
+        if not self.logs:
+            raise ConfigError(
+                "covent compare needs at least one log, and two runs in all: covent compare grpo.csv clip_cov.csv"
+            )
         series = self.series("compare")
         if len(series) < 2:
-            raise ConfigError(f"covent compare needs at least two runs; {self.logs[0]} holds one. Name another log.")
+            raise ConfigError(
+                f"covent compare needs at least two runs; {self.logs[0]} holds one. Name another log, or tell"
+                " the runs of one table apart with --by COLUMN."
+            )
         result = comparison(series)
         output.console.print(fit_table([*result.runs, result.pooled]))
         output.say("", *result.sentences)

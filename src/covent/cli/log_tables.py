@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from covent.cli.log_options import NOT_KNOWN, number
-from covent.law import Prediction, Unit
+from covent.law import Forecast, Prediction, Unit
 from covent.law.series import FULL_MARKS, in_percent, in_points
 from covent.logs import FitResult, ForecastResult
 from covent.logs.ahead import Outlook
@@ -64,13 +64,21 @@ def backtest_table(results: Sequence[ForecastResult]) -> Table:
         ("given later entropy", "conditional"),
         ("unchanged", "unchanged"),
     ):
+        # One marker alone is mostly noise, so the end is the mean of the last ones.
         predictions = [getattr(test, key) if test else None for test in tests]
         told = list(zip(predictions, (result.unit for result in results), strict=True))
-        table.add_row(f"{label}: error at the end", *(points(p.end_error if p else None, unit) for p, unit in told))
+        errors = (points(p.end_error if p else None, unit) for p, unit in told)
+        table.add_row(f"{label}: error at the end{_of_last(tests)}", *errors)
         table.add_row("  RMSE over the rest", *(_rmse(p, unit) for p, unit in told))
         if key != "unchanged":
             table.add_row("  inside its 95 % band", *(_covered(p) for p in predictions))
     return table
+
+
+def _of_last(tests: Sequence[Forecast | None]) -> str:
+    """Over how many points the end is a mean, where all logs agree."""
+    sizes = sorted({len(test.end_steps) for test in tests if test})
+    return f" (mean of last {' or '.join(map(str, sizes))})" if sizes else ""
 
 
 def _band(outlook: Outlook | None, unit: Unit) -> str:

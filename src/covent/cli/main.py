@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import get_args
@@ -22,6 +24,8 @@ from covent.cli.bench import Bench
 from covent.cli.compare import Compare
 from covent.cli.demo import Demo
 from covent.cli.doctor import Doctor
+from covent.cli.encoding import say_in_any_encoding
+from covent.cli.eval import Eval
 from covent.cli.explain import Explain
 from covent.cli.fit import Fit
 from covent.cli.folders import run_folders
@@ -33,11 +37,28 @@ from covent.cli.output import Output
 from covent.cli.report import Report
 from covent.cli.resume import Resume
 from covent.cli.theory import Theory
+from covent.cli.track import Track
 from covent.cli.train import Train
-from covent.errors import CoventError
+from covent.errors import CoventError, DiskError
 from covent.stopping import Stopped, interrupts_raised
 
-Command = Demo | Train | Resume | Fit | Forecast | Explain | Compare | Measure | Lint | Report | Theory | Bench | Doctor
+Command = (
+    Demo
+    | Train
+    | Resume
+    | Eval
+    | Track
+    | Fit
+    | Forecast
+    | Explain
+    | Compare
+    | Measure
+    | Lint
+    | Report
+    | Theory
+    | Bench
+    | Doctor
+)
 """Each command: its options as fields, and what it does as `run`; the class name is the command's name."""
 
 _DESCRIPTION = f"""covent {__version__}: see, explain, forecast and control the entropy of a language model in
@@ -51,6 +72,9 @@ _FLAGS = {"-h", "--help"} | {
 }
 """Options that take no value."""
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Refusals of the operating system that are the disk's fault and not the call's."""
+
 _INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
@@ -61,11 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `covent`; those of the process if None.
     """
+    say_in_any_encoding(sys.stdout, sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
-    if words == ["--version"]:
-        print(f"covent {__version__}")
-        return 0
-    return _run(parse(words or ["--help"]))
+    try:
+        if words == ["--version"]:
+            print(f"covent {__version__}", flush=True)
+            return 0
+        command = parse(words or ["--help"])
+    except OSError as error:
+        return _unwritable(error)
+    return _run(command)
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -125,14 +154,31 @@ def _run(command: Command) -> int:
     except OSError as error:
         message = _refused_by_the_system(error)
         output.complain(message)
-        exit_code, facts = CoventError.exit_code, {"error": type(error).__name__, "message": message}
+        exit_code, facts = _exit_code(error), {"error": type(error).__name__, "message": message}
     except KeyboardInterrupt as interrupt:
         message = _interrupted(command)
         output.say(message)
         exit_code = interrupt.exit_code if isinstance(interrupt, Stopped) else _INTERRUPTED
         facts = {"error": type(interrupt).__name__, "message": message}
-    output.result(type(command).__name__.lower(), exit_code, facts)
+    try:
+        output.result(type(command).__name__.lower(), exit_code, facts)
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritable(error)
     return exit_code
+
+
+def _unwritable(error: OSError) -> int:
+    """Standard output cannot be written; neither can what stands in its buffer when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    Output(as_json=True).complain(f"standard output: {_refused_by_the_system(error)}")
+    return _exit_code(error)
+
+
+def _exit_code(error: OSError) -> int:
+    return DiskError.exit_code if error.errno in _DISK else CoventError.exit_code
 
 
 def _refused_by_the_system(error: OSError) -> str:

@@ -10,7 +10,7 @@ from covent.core.reduce import masked_mean
 from covent.core.selection import count_of_share
 from covent.core.shapes import Bool, Float, Tensor
 from covent.errors import EmptyMaskError
-from covent.readings import CovarianceTail
+from covent.readings import COVARIANCE_EDGES, CovarianceTail
 
 TOP_SHARES = (0.0002, 0.002, 0.02, 0.2, 0.5)
 """The shares of the paper's Table 1: 0.02, 0.2, 2, 20 and 50 %."""
@@ -133,4 +133,11 @@ def covariance_tail(covariances: Float[Tensor, " N"]) -> CovarianceTail:
         quantiles=dict(zip(_QUANTILES, ascending[positions].tolist(), strict=True)),
         top_means=top_means,
         positive_shares=positive_shares,
+        histogram=_histogram(ordered),
     )
+
+
+def _histogram(values: Tensor) -> list[int]:
+    """Tokens in each bin of `COVARIANCE_EDGES`."""
+    edges = torch.tensor(COVARIANCE_EDGES, dtype=torch.float64)
+    return torch.bucketize(values.cpu(), edges).bincount(minlength=len(edges) + 1).tolist()

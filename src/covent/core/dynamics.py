@@ -16,6 +16,7 @@ import torch
 from covent.core.covariance import batch_center, token_covariance
 from covent.core.reduce import masked_mean
 from covent.core.shapes import Bool, Float, Int64, Tensor
+from covent.readings import PolarityReading
 
 
 def entropy_change(logits: Float[Tensor, "S V"], logit_change: Float[Tensor, "S V"]) -> Float[Tensor, " S"]:
@@ -145,6 +146,49 @@ def natural_polarity(
     """
     logp, entropy = _log_policy(logits)
     return -advantages * (logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) + entropy)
+
+
+def polarity_sums(
+    logprobs: Float[Tensor, "B T"],
+    entropies: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+) -> Float[Tensor, " sums"]:
+    """How many tokens raise and lower the entropy of their own states, and by how much, from what a batch measures.
+
+        p = -A (log pi + H)         num p > 0, num p < 0, sum of p > 0, sum of p < 0          see `natural_polarity`
+
+    Args:
+      logprobs, entropies: of the current policy at one temperature, nats; no gradient flows.
+      advantages: one value a token.
+      mask: True where the token counts.
+    Returns: the four sums in float64, which add up over ranks: `polarity_reading` makes a reading of them.
+
+    Example:
+      >>> logp, entropy, advantage = torch.tensor([[-2.0, -0.5]]), torch.ones(1, 2), torch.ones(1, 2)
+      >>> polarity_sums(logp, entropy, advantage, torch.ones(1, 2, dtype=torch.bool)).tolist()
+      [1.0, 1.0, 1.0, -0.5]
+    """
+    found = (-advantages * (logprobs + entropies)).detach().double()[mask]
+    up, down = found.clamp(min=0), found.clamp(max=0)
+    return torch.stack([(found > 0).sum().double(), (found < 0).sum().double(), up.sum(), down.sum()])
+
+
+def polarity_reading(sums: Float[Tensor, " sums"], num_tokens: int) -> PolarityReading:
+    """The polarity of a whole optimizer batch.
+
+    Args:
+      sums: of `polarity_sums`, over all ranks.
+      num_tokens: of the whole batch.
+    """
+    num_raising, num_lowering, raising, lowering = sums.tolist()
+    return PolarityReading(
+        num_tokens=num_tokens,
+        num_raising=round(num_raising),
+        num_lowering=round(num_lowering),
+        raising=raising,
+        lowering=lowering,
+    )
 
 
 def _log_policy(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -191,7 +191,7 @@ class Plan:
     entropy_weight: Tensor | None = None
     """Factor of each token's entropy in the bonus, which is a mean over all tokens; None for no bonus."""
 
-    def rows(self, index: slice) -> Plan:
+    def rows(self, index: slice | Tensor) -> Plan:
         """The plan of some of the responses."""
         cut = {name: getattr(self, name) for name in _PER_TOKEN}
         return replace(self, **{name: tensor[index] for name, tensor in cut.items() if tensor is not None})

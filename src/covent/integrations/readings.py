@@ -10,11 +10,12 @@ import torch
 
 from covent.core import ranks
 from covent.core.covariance import covariance_tail
+from covent.core.dynamics import polarity_reading, polarity_sums
 from covent.core.plan import Measured, Plan
 from covent.core.ranks import ProcessGroup
 from covent.core.reduce import masked_sum, means_of_responses
 from covent.core.shapes import Tensor
-from covent.readings import ControlReading, CovarianceTail, Mean
+from covent.readings import ControlReading, CovarianceTail, Mean, PolarityReading
 
 PREFIX = "covent/"
 """Of every name that covent adds to an engine's log; no engine has one that starts so."""
@@ -75,8 +76,7 @@ class UpdateReading:
     abs_log_ratio: Mean
     clip_low: Mean
     clip_high: Mean
-    polarity: Mean
-    """-A (log pi + H): first-order effect of each token on the entropy of its state; > 0 expands it."""
+    polarity: PolarityReading
     covariance: CovarianceTail
     control: ControlReading
     num_selections: Mean
@@ -92,7 +92,7 @@ class UpdateReading:
             "abs_log_ratio": self.abs_log_ratio.value,
             "clip_low_frac": self.clip_low.value,
             "clip_high_frac": self.clip_high.value,
-            "polarity": self.polarity.value,
+            "polarity": (self.polarity.raising + self.polarity.lowering) / self.num_tokens,
             "covariance/mean": covariance.mean,
             "covariance/std": covariance.std,
             **{f"covariance/{name}": value for name, value in covariance.quantiles.items()},
@@ -120,8 +120,8 @@ def update_reading(window: PassedWindow, whole: Measured, name: str) -> UpdateRe
         return None
     mask, n = whole.mask, whole.num_tokens
     log_ratio = (whole.logprobs - whole.old_logprobs).abs()
-    polarity = -whole.advantages * (whole.logprobs + whole.entropies)
-    by_token = [masked_sum(column.double(), mask) for column in (whole.entropies, log_ratio, polarity)]
+    polarity = polarity_sums(whole.logprobs, whole.entropies, whole.advantages, mask)
+    by_token = [masked_sum(column.double(), mask) for column in (whole.entropies, log_ratio)]
     cuts = [micro.cuts for micro in window.passed if micro.cuts is not None]
     losses = [micro.loss for micro in window.passed if micro.loss is not None]
     own = [
@@ -132,9 +132,10 @@ def update_reading(window: PassedWindow, whole: Measured, name: str) -> UpdateRe
         torch.stack(losses).sum(),
         torch.tensor(window.num_selections),
         torch.ones(()),
+        *polarity,
     ]
-    sums = ranks.total(torch.stack([each.double().to(mask.device) for each in own]), whole.group).tolist()
-    entropy, ratio, expands, low, high, num_responses, loss, selections, num_ranks = sums
+    sums = ranks.total(torch.stack([each.double().to(mask.device) for each in own]), whole.group)
+    entropy, ratio, low, high, num_responses, loss, selections, num_ranks = sums[: -len(polarity)].tolist()
     return UpdateReading(
         update=window.update,
         num_responses=round(num_responses),
@@ -144,7 +145,7 @@ def update_reading(window: PassedWindow, whole: Measured, name: str) -> UpdateRe
         abs_log_ratio=Mean(sum=ratio, count=n),
         clip_low=Mean(sum=low, count=n),
         clip_high=Mean(sum=high, count=n),
-        polarity=Mean(sum=expands, count=n),
+        polarity=polarity_reading(sums[-len(polarity) :], n),
         covariance=covariance_tail(_of_all_ranks(whole.covariances()[mask], whole.group)),
         control=_control_reading(window, whole, name),
         num_selections=Mean(sum=selections, count=round(num_ranks)),

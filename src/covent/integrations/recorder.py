@@ -132,6 +132,7 @@ class Recorder:
             covariance=reading.covariance,
             control=reading.control,
             probe=None,
+            polarity=reading.polarity,
         )
         try:
             self.writer.append("updates", row)

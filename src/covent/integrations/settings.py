@@ -39,7 +39,7 @@ class CoventConfig(BaseModel):
     """A response is right if that reward is at least so much."""
     law_every: int = Field(default=5, ge=1)
     """Rollout steps whose mean entropy and accuracy make one point of the law."""
-    samples_kept: int = Field(default=4, ge=0)
+    samples_kept: int = Field(default=8, ge=0)
     """Responses kept with token columns at each point of the law, for the report."""
 
     @property

@@ -51,6 +51,10 @@ class AccuracyBands:
         """Enough points, and entropies that differ."""
         return prefix.entropy.size >= FEWEST_POINTS and not is_flat(np.exp(prefix.entropy))
 
+    def curve(self, entropy: FloatArray) -> Band:
+        """Band of the law itself at these entropies (m,), without the noise of an observation."""
+        return central_part(self._line(np.exp(entropy)))
+
     def observed_entropy(self, entropy: FloatArray, step: FloatArray) -> Band:
         """Band of the accuracies at later steps whose entropies (m,) are known."""
         return self._band(np.exp(entropy), step)

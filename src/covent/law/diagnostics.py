@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from covent.law.correlated import CorrelatedFit, Interval, correlated_line
 from covent.law.criterion import DECISIVE_AICC, aicc
 from covent.law.drift import Drift, drift_at_equal_entropy
-from covent.law.family import family_fit
+from covent.law.family import FULL_RANK, family_fit, left_over
 from covent.law.line import is_flat, least_squares
 from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points
 
@@ -27,6 +27,11 @@ NUM_PLACES = 41
 
 INNER = (0.1, 0.9)
 """They lie between these quantiles of exp(H), so that there are points to each side."""
+
+
+MIDDLE = 0.05
+"""Curvature needs a point at least here on the arch 4p(1 - p) over the range of exp(H), p from 0 to 1: about 1 % of the
+range away from its ends."""
 
 
 class Curvature(BaseModel):
@@ -127,9 +132,11 @@ def diagnose(
 
 def _curvature(points: Points, x: FloatArray) -> Curvature | None:
     place = (x - np.min(x)) / np.ptp(x)
-    if np.unique(place).size < 3:
+    arch = 4 * place * (1 - place)
+    # Over a wide range of entropies all points but one or two lie at the lower end of exp(H).
+    if np.max(arch) < MIDDLE or left_over(arch[None], place)[0] <= FULL_RANK:
         return None
-    columns = np.stack([place, 4 * place * (1 - place)], axis=1)[np.newaxis]
+    columns = np.stack([place, arch], axis=1)[np.newaxis]
     fitted = family_fit(columns, points.accuracy, gaps=points.gaps, precisions=points.weights)
     return Curvature(
         sag=float(fitted.weights @ fitted.coefficients[:, 2]),
@@ -143,6 +150,8 @@ def _bend(points: Points, x: FloatArray, straight: CorrelatedFit) -> Bend | None
         return None
     places = np.linspace(low, high, NUM_PLACES)
     beyond = np.maximum(0.0, x - places[:, None])
+    if np.min(left_over(beyond, x)) <= FULL_RANK:
+        return None
     columns = np.stack([np.broadcast_to(x - np.min(x), beyond.shape), beyond], axis=2) / np.ptp(x)
     fitted = family_fit(columns, points.accuracy, gaps=points.gaps, precisions=points.weights)
     one, two = aicc(straight.log_likelihood, 2, x.size), aicc(fitted.log_likelihood, 2 + BEND_COEFFICIENTS, x.size)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from covent.law.correlated import Interval
-from covent.law.family import family_fit
+from covent.law.family import FULL_RANK, family_fit, left_over
 from covent.law.line import is_flat
 from covent.law.series import Points
 
@@ -20,9 +20,6 @@ FEWEST_POINTS = 6
 """Three coefficients, σ and ρ, and one point to disagree."""
 
 LEVEL = 0.95
-
-FULL_RANK = 1e-6
-"""Smallest share of the time column that exp(H) must leave unexplained: below, the two cannot be told apart."""
 
 
 class Drift(BaseModel):
@@ -60,8 +57,7 @@ def drift_at_equal_entropy(points: Points) -> Drift | None:
     time = (points.step - points.step[0]) / (points.step[-1] - points.step[0])
     spent = (x - np.mean(x)) / np.ptp(x)
     centred = time - np.mean(time)
-    left_over = centred - spent * (centred @ spent) / (spent @ spent)
-    if left_over @ left_over <= FULL_RANK * (centred @ centred):
+    if left_over(time[None], spent)[0] <= FULL_RANK:
         return None
     columns = np.stack([spent, centred], axis=1)[np.newaxis]
     fitted = family_fit(columns, points.accuracy, gaps=points.gaps, precisions=points.weights)

@@ -16,6 +16,9 @@ from covent.law.series import FloatArray
 MOST_ROWS = 400
 """Longer series are averaged in blocks first, columns and response alike, which leaves the line as it is."""
 
+FULL_RANK = 1e-6
+"""Smallest share of a column's squares that the columns before it must leave unexplained: below, they are one."""
+
 
 def family_fit(
     columns: FloatArray, response: FloatArray, *, gaps: FloatArray | None = None, precisions: FloatArray | None = None
@@ -34,6 +37,32 @@ def family_fit(
         gaps = None
     shared = CorrelatedDesign(designs, gaps=gaps, precisions=precisions, correlations=COARSE_CORRELATIONS)
     return shared.fit(response)
+
+
+def left_over(columns: FloatArray, given: FloatArray) -> FloatArray:
+    """Share of the squares of each column about its mean that a straight line in `given` leaves unexplained.
+
+    Below `FULL_RANK` the two columns cannot be told apart, and a fit with both means nothing.
+
+    Args:
+      columns: (K, n).
+      given: (n,), not constant.
+
+    Returns:
+      (K,), in [0, 1]; 0 for a constant column.
+
+    Example:
+      >>> columns = np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 0.0], [5.0, 5.0, 5.0]])
+      >>> left_over(columns, np.array([1.0, 2.0, 3.0])).round(9).tolist()
+      [0.0, 1.0, 0.0]
+    """
+    direction = given - np.mean(given)
+    direction /= np.sqrt(direction @ direction)
+    centred = columns - np.mean(columns, axis=1, keepdims=True)
+    rest = centred - (centred @ direction)[:, None] * direction
+    total = np.sum(centred**2, axis=1)
+    shares = np.sum(rest**2, axis=1) / np.where(total > 0, total, 1.0)
+    return np.asarray(np.where(total > 0, shares, 0.0), dtype=np.float64)
 
 
 def unit_range(columns: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ from covent.law.correlated import Interval, correlated_line, white_noise_line
 from covent.law.criterion import aicc
 from covent.law.curve import ceiling
 from covent.law.drift import drift_at_equal_entropy
-from covent.law.line import is_flat, least_squares
+from covent.law.line import FLAT, is_flat, least_squares
 from covent.law.series import FULL_MARKS, FloatArray, Points, Unit, checked_points, counted, in_percent, in_points
 
 FEWEST_POINTS = 3
@@ -22,6 +22,13 @@ FEWEST_POINTS = 3
 
 LEVEL = 0.95
 """Probability of every interval here."""
+
+LEAST_RANGE_NATS = 1e-6
+"""Entropies that differ by less are one: float32 log-probs resolve no more."""
+
+HIGH_CORRELATION = 0.85
+"""From this noise correlation on the intervals are said to be too narrow, for noise that remembers longer than a grid
+up to 0.97 can hold is estimated from here up: table `hard` of docs/law.md has how often, and what they then cover."""
 
 
 class LawFit(BaseModel):
@@ -90,8 +97,9 @@ def fit(
         R = -a·exp(H) + b,    a = -Σw(x - x̄)(R - R̄) / Σw(x - x̄)²,    b = R̄ + a·x̄,    x = exp(H)
 
     "Not identified" is said when there are fewer than 3 points, when entropy is flat, when a is not positive, when
-    entropy moved so little for the noise that the 95 % interval of a reaches 0, when accuracy rises mainly at equal
-    entropy, as it does where a control holds entropy, or when no accuracy in the interval of the ceiling is possible.
+    entropy moved by less than 1e-6 nats, or so little for the noise that the 95 % interval of a reaches 0, when
+    accuracy rises mainly at equal entropy, as it does where a control holds entropy, or when no accuracy in the
+    interval of the ceiling is possible.
 
     Args:
       entropy: H of each point in nats, in the order of time (the noise model needs the order), shape (n,).
@@ -154,7 +162,9 @@ def fit(
         n=n,
         identified=not reasons,
         unit=unit,
-        warnings=reasons + _doubts(points_h, points_r, ceiling(a, b), ceiling_interval, unit),
+        warnings=reasons
+        + _doubts(points_h, points_r, ceiling(a, b), ceiling_interval, unit)
+        + ([] if reasons else _too_narrow(correlated.fit.correlation, line.rmse, points_r)),
         entropy_min=entropy_min,
         entropy_max=entropy_max,
     )
@@ -216,6 +226,11 @@ def _why_not_identified(entropy: FloatArray, a: float, a_interval: Interval) -> 
             f"Not identified: a = {a:.4g} is not positive, that is, accuracy does not rise where entropy falls; the"
             " law does not describe this run."
         ]
+    if float(np.ptp(entropy)) < LEAST_RANGE_NATS:
+        return [
+            f"Not identified: entropy moved by {np.ptp(entropy):.2g} nats only, which is less than float32 log-probs"
+            " resolve: what accuracy did meanwhile was not bought with it."
+        ]
     if a_interval[0] <= 0:
         return [
             f"Not identified: entropy moved from {np.max(entropy):.4g} to {np.min(entropy):.4g} nats over"
@@ -242,6 +257,16 @@ def _why_law_does_not_apply(points: Points, ceiling_interval: Interval, unit: Un
             " entropy: it does not apply to this run."
         )
     return reasons
+
+
+def _too_narrow(correlation: float, rmse: float, accuracy: FloatArray) -> list[str]:
+    # What rounding leaves over is no noise.
+    if correlation < HIGH_CORRELATION or rmse <= FLAT * float(np.max(np.abs(accuracy))):
+        return []
+    return [
+        f"Neighbouring points err together (correlation {correlation:.2f}): from 0.95 on in truth, which cannot be told"
+        " from this, the 95 % intervals are too narrow. Only further seeds tell how sure the ceiling is."
+    ]
 
 
 def _doubts(entropy: FloatArray, accuracy: FloatArray, top: float, top_interval: Interval, unit: Unit) -> list[str]:

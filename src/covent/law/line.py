@@ -20,7 +20,8 @@ class Line:
     slope: float
     residuals: FloatArray
     r2: float | None
-    """1 - (sum of squared residuals) / (sum of squares about the mean), weighted as the fit; None for constant y."""
+    """1 - (sum of squared residuals) / (sum of squares about the mean), weighted as the fit; None where y is constant
+    over the points that count."""
 
     @property
     def rmse(self) -> float:
@@ -53,5 +54,6 @@ def least_squares(x: FloatArray, y: FloatArray, precisions: FloatArray | None = 
     slope = float((w * x_centred) @ y_centred) / float((w * x_centred) @ x_centred)
     residuals = y_centred - slope * x_centred
     total = float((w * y_centred) @ y_centred)
-    r2 = None if is_flat(y) else 1.0 - float((w * residuals) @ residuals) / total
+    # Weights of 0, which a robust fit gives, can leave a y that is constant.
+    r2 = None if total <= 0 or is_flat(y[w > 0]) else 1.0 - float((w * residuals) @ residuals) / total
     return Line(intercept=y_mean - slope * x_mean, slope=slope, residuals=residuals, r2=r2)

@@ -15,7 +15,7 @@ from covent.errors import ConfigError, MissingPathError
 from covent.lint.settings import Settings, flattened
 from covent.lint.shell import override, shell_settings
 
-_LARGEST_BYTES = 5_000_000
+_LARGEST_BYTES = 1_000_000
 
 
 def read_settings(path: Path | None, words: Sequence[str]) -> Settings:

@@ -11,6 +11,8 @@ from covent.errors import ConfigError
 
 T = TypeVar("T")
 
+_MOST = 20_000
+"""Settings; YAML's references can say exponentially many in a few lines."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _DEFERRED = re.compile(r"\$[\w{(]|\?\?\?")
 
@@ -114,9 +116,18 @@ def flattened(nested: Mapping[Any, Any]) -> dict[str, Any]:
       {'actor.optim.lr': 1e-06, 'actor.clip_ratio': 0.2}
     """
     flat: dict[str, Any] = {}
+    for key, value in _leaves(nested, ""):
+        flat[key] = value
+        if len(flat) > _MOST:
+            raise ConfigError(
+                f"A config of more than {_MOST:,} settings is none. Does it refer to itself again and again?"
+            )
+    return flat
+
+
+def _leaves(nested: Mapping[Any, Any], start: str) -> Iterator[tuple[str, Any]]:
     for name, value in nested.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}.{rest}": each for rest, each in flattened(value).items()}
+            yield from _leaves(value, f"{start}{name}.")
         else:
-            flat[str(name)] = value
-    return flat
+            yield f"{start}{name}", value

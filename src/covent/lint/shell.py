@@ -28,6 +28,8 @@ _ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
 _HERE = re.compile(r"(?<!<)<<(?!<)-?\s*['\"\\]?(\w+)")
 _LONGEST = 200
 """Lines that one quoted text may have."""
+_WIDEST = 100_000
+"""Characters of one command; variables can double each other."""
 _STRICT = re.compile(r"^\s*set\s+(?:-\w*u|-o\s+nounset)", re.MULTILINE)
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -56,6 +58,8 @@ def shell_settings(text: str, source: str) -> Settings:
     used: set[str] = set()
     for line in _lines(text):
         expanded, names = _expanded(line, variables)
+        if len(expanded) > _WIDEST:
+            raise ConfigError(f"{source}: with its variables put in, a command has {len(expanded):,} characters.")
         used |= names
         words = _words(expanded, source)
         before = [*takewhile(_ASSIGNMENT.fullmatch, words)]
@@ -98,7 +102,7 @@ def _lines(text: str) -> Iterator[str]:
             document = None if line.strip() == document else document
             continue
         waiting += re.sub(r"(?:^|(?<=\s))#[^'\"]*$|^\s*#.*", "", line)
-        if re.search(r"(?<!\\)(?:\\\\)*\\$", waiting):
+        if re.search(r"(?<!\\)(?:\\\\)*\\$", line):
             waiting = waiting[:-1] + " "
         elif joined < _LONGEST and _is_open(waiting):
             waiting, joined = waiting + "\n", joined + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
@@ -14,12 +15,14 @@ from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 LOSS = f"{ACTOR}.policy_loss"
+_TARGET = "verl.workers.config.PolicyLossConfig"
 
 _LOSSES = sorted(
     names("""
     bypass_mode cispo clip_cov dppo_kl dppo_tv dro geo_mean gpg gspo kl_cov sapo vanilla
 """)
 )
+_SCOPES = {"micro": "micro-batch", "rank": "rank"}
 _ADVANTAGES = {
     "gae": "whitened",
     "rloo": "centred",
@@ -73,6 +76,8 @@ SCHEMA = Schema(
     refusal=_REFUSAL,
     source="verl 0.9.1, trainer/config/actor/actor.yaml; composed with Hydra 1.3",
 )
+EXTENDED_SCHEMA = replace(SCHEMA, sections={name: known for name, known in SCHEMA.sections.items() if name != LOSS})
+"""With a class of one's own in `policy_loss._target_`, which may have any setting."""
 FORK_SCHEMA = Schema(
     sections={
         **_SECTIONS,
@@ -98,25 +103,31 @@ def is_fork(settings: Settings) -> bool:
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of verl 0.9."""
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
-    name = (loss.value or "").removeprefix("covent_")
-    control = name if name in ("clip_cov", "kl_cov") else None
-    share = {
-        "clip_cov": settings.number(f"{LOSS}.clip_cov_ratio", 2e-4),
-        "kl_cov": settings.number(f"{LOSS}.kl_cov_ratio", 2e-4),
-    }
     ours = (loss.value or "").startswith("covent")
+    # covent's plugin: `covent` executes policy_loss.control, the other names read verl's own settings.
+    section = f"{LOSS}.control" if loss.value == "covent" else LOSS
+    kind = settings.text(f"{section}.type", None).value if loss.value == "covent" else loss.value
+    name = (kind or "").removeprefix("covent_").removesuffix("_released")
+    control = name if name in ("clip_cov", "kl_cov") else None
+    scope = settings.text(f"{LOSS}.scope", "window").value if ours else "micro"
+    share = {
+        "clip_cov": settings.number(f"{section}.clip_cov_ratio", 2e-4),
+        "kl_cov": settings.number(f"{section}.kl_cov_ratio", 2e-3 if loss.value == "covent" else 2e-4),
+    }
     return Setup(
         engine="verl",
         label="verl 0.9",
         loss=loss,
         control=control,  # type: ignore[arg-type]
-        scope="window" if ours else "micro-batch",
-        floor_of_one=not ours,
+        scope=_SCOPES.get(scope or "", "window"),  # type: ignore[arg-type]
+        floor_of_one=scope == "micro",
         share=share.get(control or ""),
         share_unit=1.0,
         unread_shares=tuple(each for name, each in share.items() if name != control and each.given),
-        band=_band(settings, LOSS) if control == "clip_cov" else None,
-        kl_coef=settings.number(f"{LOSS}.ppo_kl_coef", 0.1) if control == "kl_cov" else None,
+        band=_band(settings, section) if control == "clip_cov" else None,
+        kl_coef=settings.number(f"{section}.ppo_kl_coef", 1.0 if loss.value == "covent" else 0.1)
+        if control == "kl_cov"
+        else None,
         clip=_clip(settings),
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings),
@@ -168,11 +179,12 @@ def fork_setup(settings: Settings, ranks: int | None) -> Setup:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """What only a config of verl can get wrong."""
-    yield from unknown_settings(settings, SCHEMA)
+    own = settings.text(f"{LOSS}._target_", _TARGET).value != _TARGET
+    yield from unknown_settings(settings, EXTENDED_SCHEMA if own else SCHEMA)
     yield from _unread_clip(settings)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     yield from _replaced(settings, loss)
-    extended = settings.starting_with(f"{LOSS}._target_", "actor_rollout_ref.model.external_lib")
+    extended = own or settings.starting_with("actor_rollout_ref.model.external_lib")
     if loss.value is None or loss.value in _LOSSES or loss.value.startswith("covent") or extended:
         return
     meant = loss.value.replace("-", "_")

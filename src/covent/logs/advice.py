@@ -26,7 +26,10 @@ MOSTLY = 0.5
 ALREADY_FILTERED = ("mixed", "refill")
 """Settings of `rollout.group_filter` that leave groups of equal rewards out."""
 
-Phase = Literal["spending", "plateau", "collapsed", "rising", "surging", "too short"]
+WON_ANYWAY = 0.01
+"""Accuracy gained, as a fraction, from which a rise of entropy alone is no reason to stop."""
+
+Phase = Literal["spending", "plateau", "collapsed", "rising", "surging", "too short", "not known"]
 
 
 class Advice(BaseModel):
@@ -48,6 +51,8 @@ class State(BaseModel):
     """Entropy at the end over entropy at the start."""
     above_lowest: float
     """Entropy at the end over its lowest mean."""
+    start_accuracy: float
+    """As a fraction."""
     end_accuracy: float
     """As a fraction."""
     won: float | None
@@ -60,11 +65,25 @@ class State(BaseModel):
 def advice(state: State, law: FitResult, series: LogSeries) -> Advice:
     """What to do next: the first of the rules that applies."""
     control = series.control or RunControl(names=(), group_filter=None)
+    if state.phase == "not known":
+        return Advice(
+            text="Log entropy again before deciding anything by it.",
+            reason="it was not logged to the end, so where the run stands is not known.",
+        )
     if state.phase in ("rising", "surging"):
+        gained = state.end_accuracy - state.start_accuracy
+        if not law.identified and gained >= WON_ANYWAY:
+            return Advice(
+                text="Do not stop for the entropy alone. Look at the gap between sampler and learner and at the entropy"
+                " bonus, and take no decision from the law.",
+                reason=f"entropy is {state.above_lowest:.2g} times its lowest mean, but accuracy rose by"
+                f" {in_points(gained, 'fraction')} meanwhile, and the law is not identified on this log.",
+            )
         return Advice(
             text="Do not go on as it is: lower the learning rate or the entropy bonus, and look at the gap between"
             " sampler and learner.",
-            reason=f"entropy is {state.above_lowest:.2g} times its lowest mean, which by the law buys no accuracy.",
+            reason=f"entropy is {state.above_lowest:.2g} times its lowest mean, "
+            + ("which by the law buys no accuracy." if law.identified else "and accuracy did not rise with it."),
         )
     if state.end_accuracy >= SOLVED:
         return Advice(

@@ -74,8 +74,7 @@ def forecast_result(series: LogSeries, *, until: float | None = None, to: int | 
     Raises:
         ConfigError: `until` outside (0, 1), or `to` not after the last step.
     """
-    first = int(min(series.step[0], series.entropy_steps[0]))
-    last = int(max(series.step[-1], series.entropy_steps[-1]))
+    first, last = _ends(series)
     num_steps = last - first + 1
     late = [f"The log begins at step {first}: shares are of the logged steps."] if first > 1 else []
     if until is not None and not 0 < until < 1:
@@ -102,6 +101,25 @@ def forecast_result(series: LogSeries, *, until: float | None = None, to: int | 
 
 _LAW_FIELDS = ("a", "b", "ceiling", "a_interval", "b_interval", "ceiling_interval", "r2", "rmse", "n", "identified")
 """What the forecast's own law gives, so that the two can never differ."""
+
+
+def forecast_of_rest(series: LogSeries, fraction: float) -> Forecast:
+    """What the first part of a log says about the rest of it, with steps counted from its first one.
+
+    Args:
+        series: the points of the log.
+        fraction: share of the log's steps to use, in (0, 1).
+
+    Raises:
+        ConfigError: `fraction` lies outside.
+    """
+    first, last = _ends(series)
+    return _forecast(series, first, last - first + 1, fraction)
+
+
+def _ends(series: LogSeries) -> tuple[int, int]:
+    """First and last step of a log."""
+    return int(min(series.step[0], series.entropy_steps[0])), int(max(series.step[-1], series.entropy_steps[-1]))
 
 
 def _forecast(series: LogSeries, first: int, num_steps: int, fraction: float) -> Forecast:

@@ -14,8 +14,10 @@ from covent.logs.json_rows import run_of_rows, runs_of_objects
 from covent.logs.rows import LogError, LoggedRun, LogRow, numbers, parsed
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_VERL = re.compile(r"(?:^|\s)step:(\d+) - (\S+:.*)$")
-_NUMPY = re.compile(r"np\.\w+\((.*)\)")
+_VERL = re.compile(r"step:(\d+) - (\S+:.*)$")
+# Two workers, or a buffer without its newline, can leave several steps on one line; global_step:3 begins none.
+_VERL_STEPS = re.compile(r"(?<![A-Za-z_/])(?=step:\d+ - \S+:)")
+_NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")
 _DICTIONARY = re.compile(r"\{'[^{}]*\}")
 _BARE = re.compile(r"(?<=[:\s])(?:-?inf|nan)(?=[,}])")
 _TAGGED = re.compile(r"metrics_tag: (\{.*\})\s*$")
@@ -38,15 +40,23 @@ def read_console(path: Path, *, step: str | None = None) -> list[LoggedRun]:
     Raises:
         LogError: no line of a known form.
     """
+    runs = console_runs(path, step=step)
+    if runs:
+        return runs
+    raise LogError(
+        f"{path} is text without any line of metrics that covent knows: {_FORMS}. Give the tracker's file instead:"
+        " JSON Lines, CSV, trainer_state.json, TensorBoard events."
+    )
+
+
+def console_runs(path: Path, *, step: str | None = None) -> list[LoggedRun]:
+    """As `read_console`, but none where no line is of a known form."""
     lines, notes = _lines(path)
     for reader in (_verl, _tagged, _dictionaries):
         run = reader(path, lines, step, notes)
         if run is not None:
             return [run]
-    raise LogError(
-        f"{path} is text without any line of metrics that covent knows: {_FORMS}. Give the tracker's file instead:"
-        " JSON Lines, CSV, trainer_state.json, TensorBoard events."
-    )
+    return []
 
 
 def _lines(path: Path) -> tuple[list[tuple[int, str]], list[str]]:
@@ -65,12 +75,13 @@ Reader = Callable[[Path, list[tuple[int, str]], str | None, list[str]], LoggedRu
 
 def _verl(path: Path, lines: list[tuple[int, str]], step: str | None, notes: list[str]) -> LoggedRun | None:
     rows: list[tuple[int, dict[str, float | None]]] = []
-    for number, line in lines:
-        match = _VERL.search(line)
+    parts = ((number, part) for number, line in lines for part in _VERL_STEPS.split(line))
+    for number, part in parts:
+        match = _VERL.match(part)
         if match is None:
             continue
         pairs = (item.rpartition(":") for item in match[2].split(" - "))
-        values: dict[str, object] = {"step": int(match[1])}
+        values: dict[str, object] = {"step": float(match[1])}
         rows.append((number, numbers(values | {name.strip(): _value(text) for name, _, text in pairs if name})))
     return run_of_rows(path, path.stem, "verl console", rows, step or "step", notes) if rows else None
 
@@ -123,7 +134,7 @@ def _dictionaries(path: Path, lines: list[tuple[int, str]], step: str | None, no
 
 def _literal(text: str) -> dict[str, object] | None:
     try:
-        found = ast.literal_eval(_BARE.sub("None", text))
+        found = ast.literal_eval(_BARE.sub("None", _NUMPY.sub(r"\1", text)))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return found if isinstance(found, dict) and all(isinstance(name, str) for name in found) else None

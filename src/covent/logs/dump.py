@@ -5,6 +5,7 @@ A line is one response with a list in each column, or one token. Nothing here de
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,37 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covent.errors import MissingPathError
-from covent.logs.rows import LogError, parsed
+from covent.logs.dump_columns import NAMES, column, column_name
+from covent.logs.rows import LogError, as_number, parsed
+from covent.logs.token_lines import Token, gathered, responses_of
 
-NAMES = {
-    "logprob": (
-        "trainer_logprobs",
-        "log_probs",
-        "logprobs",
-        "logprob",
-        "log_prob",
-        "token_logprobs",
-        # Alone, the log-probability of the policy that sampled is the one there is.
-        "old_log_probs",
-        "old_logprobs",
-        "old_logprob",
-        "rollout_log_probs",
-    ),
-    "old_logprob": ("inference_logprobs", "rollout_log_probs", "old_log_probs", "old_logprobs", "old_logprob"),
-    "advantage": ("advantages", "advantage"),
-    "mask": ("loss_mask", "loss_masks", "new_response_mask", "response_mask", "mask"),
-    "entropy": ("entropy", "entropies", "old_log_probs2_entropy"),
-    "reward": ("reward", "rewards", "raw_reward", "score"),
-    "group": ("group", "group_id", "prompt_id", "problem_id", "prompt"),
-    "token": ("response_tokens", "token_ids", "tokens", "token"),
-    "step": ("export_step", "step", "rollout_id"),
-    "sequence": ("sequence", "sequence_id", "response_id", "sample_id", "sample_index"),
-}
-"""Column → the names it goes by, the first of equals wins: prime-rl, slime, ROLL, covent, and plain words."""
+LARGEST = 1e100
+"""No log-probability and no advantage is larger; products of two that are not have room in float64."""
 
 STD_FLOOR = 1e-6
 """verl and TRL add it to the standard deviation of a group's rewards."""
 
+_SHOWN = 40
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle"}
 
 
@@ -83,7 +64,8 @@ class _Response:
 
     where: str
     step: int | None
-    group: str
+    group: str | None
+    """None where the dump does not say."""
     reward: float | None
     logprob: list[float | None]
     advantage: list[float | None] | None
@@ -91,6 +73,8 @@ class _Response:
     old_logprob: list[float | None] | None
     entropy: list[float | None] | None
     tokens: list[str] | None
+    policy: str
+    """The column that its log-probabilities come from."""
 
 
 def read_dump(path: Path | str, *, group_advantages: bool = False) -> list[TokenBatch]:
@@ -107,14 +91,26 @@ def read_dump(path: Path | str, *, group_advantages: bool = False) -> list[Token
         LogError: a line is damaged, a column is missing, lists differ in length, or a number that counts is not finite.
     """
     path = Path(path)
-    responses = [response for file in _files(path) for response in _responses(file)]
+    notes: list[str] = []
+    responses = [response for file in _files(path) for response in _responses(file, notes)]
+    _check_policies(responses)
     if not responses:
         raise LogError(f"{path} holds no response. Give a dump with one response, or one token, a line.")
     steps: dict[int | None, list[_Response]] = {}
     for response in responses:
         steps.setdefault(response.step, []).append(response)
     ordered = sorted(steps.items(), key=lambda item: -1 if item[0] is None else item[0])
-    return [_batch(path, step, found, group_advantages) for step, found in ordered]
+    return [_batch(path, step, found, group_advantages, list(dict.fromkeys(notes))) for step, found in ordered]
+
+
+def _check_policies(responses: Sequence[_Response]) -> None:
+    """Log-probabilities of two policies in one dump are two quantities."""
+    other = next((response for response in responses if response.policy != responses[0].policy), None)
+    if other is not None:
+        raise LogError(
+            f"{other.where} has its log-probabilities in '{other.policy}', {responses[0].where} in"
+            f" '{responses[0].policy}': they are those of different policies. Give one column on every line."
+        )
 
 
 def _files(path: Path) -> list[Path]:
@@ -125,10 +121,11 @@ def _files(path: Path) -> list[Path]:
             " torch.load(file)['samples']:"
             " print(json.dumps({k: v.tolist() if hasattr(v, 'tolist') else v for k, v in s.items()}))"
         )
-    if path.is_file():
-        return [path]
     if not path.exists():
         raise MissingPathError(f"{path} does not exist. Give a token dump: a JSON Lines file, or a folder of them.")
+    if not path.is_dir():
+        # Also a pipe: a dump is read once.
+        return [path]
     if (path / "run.json").is_file():
         # A run folder of covent: of its files only this one has tokens.
         if not (path / "samples.jsonl").is_file():
@@ -142,9 +139,9 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _responses(path: Path) -> Iterator[_Response]:
-    waiting: list[tuple[str, Mapping[str, object]]] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+def _responses(path: Path, notes: list[str]) -> Iterator[_Response]:
+    tokens: list[Token] = []
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -154,38 +151,12 @@ def _responses(path: Path) -> Iterator[_Response]:
             raise LogError(f"{where} is not JSON: {error}. Each line must be one JSON object.") from error
         if not isinstance(row, Mapping):
             raise LogError(f"{where} is a JSON {type(row).__name__}; each line must be one JSON object.")
-        if not isinstance(_column(row, "logprob"), int | float):
+        if isinstance(column(row, "logprob"), int | float):
+            tokens.append((where, row))
+        else:
             yield _response(where, row)
-            continue
-        # One token a line: those of one sequence stand together.
-        if waiting and _column(row, "sequence") != _column(waiting[-1][1], "sequence"):
-            yield _response(waiting[0][0], _gathered(waiting))
-            waiting = []
-        waiting.append((where, row))
-    if waiting:
-        yield _response(waiting[0][0], _gathered(waiting))
-
-
-def _column(row: Mapping[str, object], column: str) -> object:
-    name = _name(row, column)
-    return None if name is None else row[name]
-
-
-def _name(row: Mapping[str, object], column: str) -> str | None:
-    return next((name for name in NAMES[column] if row.get(name) is not None), None)
-
-
-def _gathered(rows: Sequence[tuple[str, Mapping[str, object]]]) -> dict[str, object]:
-    """Lines of one token each as one line of one response."""
-    first = rows[0][1]
-    columns = ("logprob", "old_logprob", "advantage", "mask", "entropy", "token")
-    whole: dict[str, object] = {
-        name: first[name] for column in ("step", "group", "reward") for name in NAMES[column] if name in first
-    }
-    for column in columns:
-        if any(_column(row, column) is not None for _, row in rows):
-            whole[NAMES[column][0]] = [_column(row, column) for _, row in rows]
-    return whole
+    for members in responses_of(tokens, notes):
+        yield _response(members[0][0], gathered(members))
 
 
 def _response(where: str, row: Mapping[str, object]) -> _Response:
@@ -196,9 +167,8 @@ def _response(where: str, row: Mapping[str, object]) -> _Response:
             f" {', '.join(list(row)[:10])}."
         )
     length = len(logprob)
-    mask_column = _column(row, "mask")
-    mask = [bool(value) for value in mask_column] if isinstance(mask_column, list) else [True] * length
-    old = None if _name(row, "old_logprob") == _name(row, "logprob") else _floats(where, row, "old_logprob")
+    mask = _mask(where, row, length)
+    old = None if column_name(row, "old_logprob") == column_name(row, "logprob") else _floats(where, row, "old_logprob")
     columns = {
         "old_logprob": old,
         "advantage": _advantages(where, row, length),
@@ -209,45 +179,94 @@ def _response(where: str, row: Mapping[str, object]) -> _Response:
             raise LogError(
                 f"{where}: {name} has {len(values)} entries and the log-probabilities {length}; they must be aligned."
             )
-    tokens = _column(row, "token")
-    step, reward = _column(row, "step"), _column(row, "reward")
+    tokens = column(row, "token")
+    group, reward = column(row, "group"), column(row, "reward")
     return _Response(
         where=where,
-        step=int(step) if isinstance(step, int | float) else None,
-        group=json.dumps(_column(row, "group"), sort_keys=True),
-        reward=float(reward) if isinstance(reward, int | float) else None,
+        step=_step(where, row),
+        group=None if group is None else json.dumps(group, sort_keys=True),
+        reward=_finite(where, "reward", reward) if isinstance(reward, int | float) else None,
         logprob=logprob,
         mask=mask,
         # slime's tokens begin with the prompt.
         tokens=[str(token) for token in tokens][-length:]
         if isinstance(tokens, list) and len(tokens) >= length
         else None,
+        policy=column_name(row, "logprob") or "",
         **columns,
     )
 
 
-def _floats(where: str, row: Mapping[str, object], column: str) -> list[float | None] | None:
-    values = _column(row, column)
+def _mask(where: str, row: Mapping[str, object], length: int) -> list[bool]:
+    """Which tokens count; all where the dump has no mask."""
+    mask = column(row, "mask")
+    if mask is None:
+        return [True] * length
+    if not isinstance(mask, list):
+        raise LogError(f"{where}: mask is {mask!r}; a list with 0 or 1 for each token is needed.")
+    wrong = next((value for value in mask if not isinstance(value, int | float) or value not in (0, 1)), None)
+    if wrong is not None or None in mask:
+        raise LogError(f"{where}: mask holds {wrong!r}; each entry is 0 or 1, as a number or as true and false.")
+    return [bool(value) for value in mask]
+
+
+def _step(where: str, row: Mapping[str, object]) -> int | None:
+    """The step of a line, also where it is written as a word."""
+    step = column(row, "step")
+    value = as_number(step) if isinstance(step, str) else step
+    if step is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+        raise LogError(f"{where}: step is {_short(step)}; a step is a whole number.")
+    return int(value)
+
+
+def _finite(where: str, column: str, value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isfinite(number) and abs(number) <= LARGEST:
+        return number
+    raise LogError(f"{where}: {column} is {_short(value)}, which it cannot be.")
+
+
+def _short(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "an integer of more than 20 digits"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _floats(where: str, row: Mapping[str, object], name: str) -> list[float | None] | None:
+    values = column(row, name)
     if values is None:
         return None
     if not isinstance(values, list):
-        raise LogError(f"{where}: {column} is {type(values).__name__}; a list with one number a token is needed.")
+        raise LogError(f"{where}: {name} is {type(values).__name__}; a list with one number a token is needed.")
     wrong = next((v for v in values if v is not None and (isinstance(v, bool) or not isinstance(v, int | float))), None)
     if wrong is not None:
-        raise LogError(f"{where}: {column} holds {wrong!r}, which is no number.")
-    return [None if value is None else float(value) for value in values]
+        raise LogError(f"{where}: {name} holds {wrong!r}, which is no number.")
+    return [None if value is None else _wide_float(value) for value in values]
+
+
+def _wide_float(value: float) -> float:
+    """An integer too large for float64 is infinite there, and refused where the mask says that it counts."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _advantages(where: str, row: Mapping[str, object], length: int) -> list[float | None] | None:
-    value = _column(row, "advantage")
+    value = column(row, "advantage")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return [float(value)] * length
+        return [_wide_float(value)] * length
     return _floats(where, row, "advantage")
 
 
-def _batch(path: Path, step: int | None, responses: list[_Response], group_advantages: bool) -> TokenBatch:
+def _batch(
+    path: Path, step: int | None, responses: list[_Response], group_advantages: bool, notes: list[str]
+) -> TokenBatch:
     label = str(path) if step is None else f"{path} (step {step})"
-    notes = []
     lacking = next((response for response in responses if response.advantage is None), None)
     if lacking is not None:
         if not group_advantages:
@@ -260,10 +279,9 @@ def _batch(path: Path, step: int | None, responses: list[_Response], group_advan
     has_old = all(response.old_logprob is not None for response in responses)
     has_entropy = all(response.entropy is not None for response in responses)
     has_tokens = all(response.tokens is not None for response in responses)
-    if not has_entropy:
-        notes.append("The dump has no entropy.")
+    notes += _missing(responses)
     groups = {name: number for number, name in enumerate(dict.fromkeys(response.group for response in responses))}
-    known_groups = len(groups) > 1
+    known_groups = None not in groups and len(groups) > 1
     kept = [[index for index, counts in enumerate(response.mask) if counts] for response in responses]
     if not any(kept):
         raise LogError(f"{label}: no token carries gradient: the mask is empty everywhere.")
@@ -290,6 +308,21 @@ def _batch(path: Path, step: int | None, responses: list[_Response], group_advan
     )
 
 
+def _missing(responses: Sequence[_Response]) -> list[str]:
+    """What not every response has, and is not used for that reason."""
+    notes = []
+    for part, spoken in (("entropy", "entropy"), ("old_logprob", "log-probabilities of the policy that sampled")):
+        count = sum(getattr(response, part) is not None for response in responses)
+        if count == 0 and part == "entropy":
+            notes.append("The dump has no entropy.")
+        elif 0 < count < len(responses):
+            notes.append(f"Only {count} of {len(responses)} responses have {spoken}, which is not used therefore.")
+    unnamed = sum(response.group is None for response in responses)
+    if 0 < unnamed < len(responses):
+        notes.append(f"{unnamed} of {len(responses)} responses name no prompt, so each response counts as a prompt.")
+    return notes
+
+
 def _picked(responses: list[_Response], kept: list[list[int]], column: str) -> NDArray[np.float64]:
     """A column over the tokens that count.
 
@@ -301,7 +334,7 @@ def _picked(responses: list[_Response], kept: list[list[int]], column: str) -> N
         entries: list[float | None] = getattr(response, column)
         for index in rows:
             value = entries[index]
-            if value is None or not math.isfinite(value):
+            if value is None or not abs(value) <= LARGEST:
                 raise LogError(
                     f"{response.where}: {column}[{index}] is {value}, though the mask says that the token counts."
                 )
@@ -312,13 +345,16 @@ def _picked(responses: list[_Response], kept: list[list[int]], column: str) -> N
 def _standardise(responses: list[_Response]) -> None:
     groups: dict[str, list[_Response]] = {}
     for response in responses:
+        if response.reward is None:
+            raise LogError(f"{response.where} has neither advantages nor a reward; one of the two is needed.")
+        if response.group is None:
+            raise LogError(
+                f"{response.where} names no prompt, and advantages of a group need one on each line:"
+                f" {', '.join(NAMES['group'])}."
+            )
         groups.setdefault(response.group, []).append(response)
     for members in groups.values():
-        rewards = []
-        for response in members:
-            if response.reward is None:
-                raise LogError(f"{response.where} has neither advantages nor a reward; one of the two is needed.")
-            rewards.append(response.reward)
+        rewards = [response.reward for response in members if response.reward is not None]
         if len(members) < 2:
             raise LogError(
                 f"{members[0].where} is the only response to its prompt, so its advantage cannot be taken from a group."

@@ -79,6 +79,8 @@ class Course:
     lowest: float
     thirds: tuple[float, float, float] | None
     """Share of the entropy spent in each third of the steps; None where entropy did not fall."""
+    lost_after: int | None = None
+    """Last step with an entropy, where accuracies go on without one."""
 
     @property
     def ratio(self) -> float:
@@ -91,6 +93,8 @@ class Course:
 
     @property
     def phase(self) -> Phase:
+        if self.lost_after is not None:
+            return "not known"
         if self.ratio > ROSE:
             return "rising"
         if self.end > SURGED * self.lowest and self.ratio > COLLAPSED:
@@ -114,7 +118,8 @@ def explanation(series: LogSeries, law: FitResult | None = None) -> Explanation:
     """
     law = law or fit_result(series)
     course = entropy_course(series)
-    won = gain_won(course) if law.is_sound and course.end < course.start else None
+    falling = course.end < course.start and course.lost_after is None
+    won = gain_won(course) if law.is_sound and falling else None
     ends = accuracy_ends(series)
     found = [
         _entropy(course),
@@ -129,6 +134,7 @@ def explanation(series: LogSeries, law: FitResult | None = None) -> Explanation:
         phase=course.phase,
         ratio=course.ratio,
         above_lowest=course.above_lowest,
+        start_accuracy=ends[0] / FULL_MARKS[law.unit],
         end_accuracy=ends[1] / FULL_MARKS[law.unit],
         won=won,
         idle=None if idle is None else idle[1],
@@ -168,7 +174,7 @@ def entropy_course(series: LogSeries) -> Course:
         at = [start, *np.interp(cuts, steps[: means.size] + (width - 1) / 2, means).tolist(), end]
         thirds = tuple((before - after) / (start - end) for before, after in itertools.pairwise(at))
         assert len(thirds) == 3
-    return Course(start, end, float(np.min(means)), thirds)
+    return Course(start, end, float(np.min(means)), thirds, series.entropy_lost_after)
 
 
 def accuracy_ends(series: LogSeries) -> tuple[float, float]:
@@ -207,6 +213,8 @@ def _entropy(course: Course) -> Finding:
         "plateau": " It has stopped falling.",
         "spending": " It is still being spent.",
         "too short": " The log is too short to tell a phase.",
+        "not known": f" It was not logged after step {course.lost_after}, while accuracy goes on: where it is now"
+        " is not known.",
     }
     return Finding(topic="Entropy", text=text + rules[course.phase])
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from covent.logs.rows import NO_STEPS, LogError, LoggedRun, LogRow, in_order, numbers, parsed, step_name, stepped
+from covent.logs.rows import (
+    NO_STEPS,
+    STEP_NAMES,
+    LogError,
+    LoggedRun,
+    LogRow,
+    in_order,
+    numbers,
+    parsed,
+    step_name,
+    stepped,
+)
+from covent.logs.several import several_runs
 
 _NESTED = ("data", "metrics")
 """verl's file logger writes {"step": 3, "data": {…}}, others say "metrics"."""
@@ -64,12 +76,21 @@ def runs_of_objects(
     """
     if not objects:
         raise LogError(f"{path} holds no row. Was the run stopped before it logged anything? Give another log.")
+    notes = [*(notes or []), *([] if by else _several_runs([_flat(row) for _, row in objects], step))]
     groups: dict[str, list[tuple[int, dict[str, float | None]]]] = {}
     for line, row in objects:
         if by is not None and by not in row:
             raise LogError(f"{path}:{line} has no '{by}', which --by asks for. It has {', '.join(sorted(row)[:8])}.")
         groups.setdefault(path.stem if by is None else str(row[by]), []).append((line, numbers(_flat(row))))
-    return [run_of_rows(path, name, format, rows, step, list(notes or [])) for name, rows in groups.items()]
+    return [run_of_rows(path, name, format, rows, step, list(notes)) for name, rows in groups.items()]
+
+
+def _several_runs(rows: list[dict[str, object]], step: str | None) -> list[str]:
+    """Only keys that every row has can tell runs apart."""
+    shared = [name for name in rows[0] if all(name in row for row in rows)]
+    steps = next((name for name in (step, *STEP_NAMES) if name in shared), None)
+    places = [str(row[steps]) for row in rows] if steps else None
+    return several_runs({name: [row[name] for row in rows] for name in shared if name != steps}, places)
 
 
 def run_of_rows(
@@ -86,7 +107,7 @@ def run_of_rows(
         LogError: the column that the user names does not exist, or a step is no whole number.
     """
     column = step_name((row for _, row in rows), step)
-    if step is not None and all(step not in row for _, row in rows):
+    if step is not None and all(row.get(step) is None for _, row in rows):
         raise LogError(f"{path} has no column '{step}' of numbers, which --step asks for.")
     found = list(stepped(rows, column, path))
     if column is None:

@@ -259,7 +259,7 @@ def _check(settings: Settings) -> None:
                 raise ConfigError(
                     f"{name} is {ratio:g}; a fraction above 0 and up to 1 is needed (the paper's 0.2 % is 2e-3)."
                 )
-    if settings.clip_cov_lb >= settings.clip_cov_ub:
+    if not settings.clip_cov_lb < settings.clip_cov_ub:
         raise ConfigError(
             f"clip_cov_lb ({settings.clip_cov_lb:g}) must be below clip_cov_ub ({settings.clip_cov_ub:g})."
         )

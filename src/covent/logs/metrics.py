@@ -74,7 +74,14 @@ def accuracy_metrics(run: LoggedRun, wanted: str | None = None) -> Chosen:
     """
     names = run.metrics
     if wanted is not None:
-        return _wanted(run, names, wanted, "metric")
+        chosen = _wanted(run, names, wanted, "metric")
+        wrong = next((name for name in chosen.names if "entropy" in name.lower()), None)
+        if wrong is not None:
+            raise LogError(
+                f"{run.source}: --metric '{wanted}' takes '{wrong}', an entropy, for the accuracy R. Name the accuracy"
+                " with --metric, and the entropy with --entropy."
+            )
+        return chosen
     for kind, pattern in ACCURACY_PATTERNS:
         found = _distinct(run, [name for name in names if re.fullmatch(pattern, name)])
         if len(found) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 from covent.logs.extras import missing_extra
@@ -27,5 +28,14 @@ def read_parquet(path: Path, *, step: str | None = None, by: str | None = None) 
     try:
         rows = read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise LogError(f"{path} is no readable Parquet table: {error}. Write it again.") from error
-    return runs_of_objects(path, "Parquet", list(enumerate(rows, start=1)), step=step, by=by)
+        raise LogError(f"{path} is no readable Parquet table: {str(error).splitlines()[0]}. Write it again.") from error
+    # A null of a table is an empty cell, and no fault.
+    told = [
+        {
+            name: float(value) if isinstance(value, Decimal) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    ]
+    return runs_of_objects(path, "Parquet", list(enumerate(told, start=1)), step=step, by=by)

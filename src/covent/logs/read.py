@@ -8,7 +8,7 @@ from pathlib import Path
 
 from covent.errors import MissingPathError
 from covent.logs import database, parquet, wandb_file
-from covent.logs.console import read_console
+from covent.logs.console import console_runs, read_console
 from covent.logs.json_rows import read_json, read_json_lines
 from covent.logs.rows import LogError, LoggedRun
 from covent.logs.table import read_csv
@@ -18,6 +18,16 @@ _HEAD_BYTES = 4096
 _TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}
 _LOG_SUFFIXES = _TABLE_SUFFIXES | {".jsonl", ".ndjson", ".log", ".parquet", ".db", ".sqlite", ".wandb"}
 _LISTED = 8
+_PACKED = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "binary: a zip archive, or a pickle of torch, never opened, since opening one runs its code",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+"""First bytes → what the file is, where its content is a log that covent could read otherwise."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -44,6 +54,8 @@ def read_logs(
     path = Path(path)
     if not path.exists():
         raise MissingPathError(f"{path} does not exist. Give a log file, or a run folder.")
+    if not path.is_dir() and not path.is_file():
+        raise LogError(f"{path} is a pipe or a device, and a log is read more than once: save it to a file first.")
     runs = _folder(path, step) if path.is_dir() else _file(path, step, by)
     if run is None:
         return runs
@@ -96,6 +108,9 @@ def _file(path: Path, step: str | None, by: str | None) -> list[LoggedRun]:
         head = file.read(_HEAD_BYTES)
     if not head.strip():
         raise LogError(f"{path} is empty. Give the log of a run that has logged something.")
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+    if packed is not None:
+        raise LogError(f"{path} is {packed}. Unpack it, or save it as UTF-8, and give the file that comes out.")
     if head.startswith(database.MAGIC):
         return database.read_database(path, step=step)
     if head.startswith(wandb_file.MAGIC) or path.suffix == ".wandb":
@@ -124,12 +139,17 @@ def _text(path: Path, head: bytes, step: str | None, by: str | None) -> list[Log
         one_line = first.endswith(b"}") or path.suffix in (".jsonl", ".ndjson")
         is_state = b'"log_history"' in first or not one_line
         return read_json(path, step=step) if is_state else read_json_lines(path, step=step, by=by)
-    if path.suffix in _TABLE_SUFFIXES or _looks_like_a_table(start):
+    if path.suffix in _TABLE_SUFFIXES:
         return read_csv(path, step=step, by=by)
-    return read_console(path, step=step)
+    # Consoles begin with whatever was printed, which may have as many commas a line as a table.
+    found = console_runs(path, step=step)
+    if found:
+        return found
+    return read_csv(path, step=step, by=by) if _looks_like_a_table(start) else read_console(path, step=step)
 
 
 def _looks_like_a_table(start: bytes) -> bool:
-    lines = [line for line in start.split(b"\n")[:-1] if line.strip() and not line.startswith(b"#")][:3]
-    counts = [[line.count(delimiter) for line in lines] for delimiter in (b",", b"\t", b";")]
-    return len(lines) > 1 and any(min(count) > 0 and max(count) == min(count) for count in counts)
+    lines = [line for line in start.splitlines(keepends=True) if line.strip() and not line.startswith(b"#")]
+    whole = [line for line in lines if line.endswith((b"\n", b"\r"))][:3]
+    counts = [[line.count(delimiter) for line in whole] for delimiter in (b",", b"\t", b";")]
+    return len(whole) > 1 and any(min(count) > 0 and max(count) == min(count) for count in counts)

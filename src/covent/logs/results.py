@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.law import LawFit, Unit, diagnose, fit, fit_robust, rivals
 from covent.law.criterion import DECISIVE_AICC
-from covent.law.series import FULL_MARKS
+from covent.law.series import FULL_MARKS, in_percent
 from covent.logs.read import read_logs
 from covent.logs.run_folder import folder_series, is_run_folder
 from covent.logs.series import FULL_PERCENT, Choice, LogSeries, log_series
@@ -155,8 +155,9 @@ def fit_result(series: LogSeries) -> FitResult:
 def pooled_result(series: Sequence[LogSeries]) -> FitResult:
     """One law for the points of several logs, as fractions; not fitted where their entropies are not one quantity.
 
-    The points of a log stay together and in order, logs follow one another, so that the noise model sees a jump only
-    where a log ends.
+    The points of a log stay together and in order, logs follow one another, so far apart that the noise of one tells
+    nothing of the next one's. Where the pooled ceiling lies outside its own interval, the logs do not follow one curve,
+    and it is not identified.
     """
     warnings = definition_warnings(series)
     entropy = np.concatenate([one.entropy for one in series])
@@ -169,7 +170,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
             0, "Not pooled: the logs' entropies are defined differently, so one curve through them means nothing."
         )
         entropy, accuracy = entropy[:0], accuracy[:0]
-    law = fit(entropy, accuracy, unit="fraction")
+    law = one_curve(fit(entropy, accuracy, unit="fraction", step=_far_apart(series) if entropy.size else None))
     first = series[0]
     joined = LogSeries(
         name="pooled",
@@ -193,6 +194,36 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
     result = _result(joined, law, _Doubts("Several logs are not tested for form together."), warnings)
     definition = _shared([one.definition.text for one in series])
     return result.model_copy(update={"entropy_definition": definition, "last_entropy": None, "last_accuracy": None})
+
+
+APART = 1e4
+"""Typical distances between points from the end of one log to the start of the next: noise does not reach that far."""
+
+
+def _far_apart(series: Sequence[LogSeries]) -> NDArray[np.float64]:
+    """The steps of pooled points, in units of the usual distance in each log."""
+    places: list[NDArray[np.float64]] = []
+    start = 0.0
+    for one in series:
+        usual = float(np.median(np.diff(one.step))) if len(one) > 1 else 1.0
+        places.append(start + (one.step - one.step[0]) / usual)
+        start = float(places[-1][-1]) + APART
+    return np.concatenate(places)
+
+
+def one_curve(law: LawFit) -> LawFit:
+    """The pooled law, not identified where its ceiling lies outside its own interval."""
+    if law.ceiling is None or law.ceiling_interval is None or not law.identified:
+        return law
+    low, high = law.ceiling_interval
+    if low <= law.ceiling <= high:
+        return law
+    reason = (
+        f"Not identified: the logs do not follow one curve. Through all points the ceiling is"
+        f" {in_percent(law.ceiling, law.unit)}, within the logs it is {in_percent(low, law.unit)} to"
+        f" {in_percent(high, law.unit)}."
+    )
+    return law.model_copy(update={"identified": False, "warnings": [reason, *law.warnings]})
 
 
 def definition_warnings(series: Sequence[LogSeries]) -> list[str]:

@@ -42,7 +42,7 @@ class LogRow:
     step: int | None
     """None: the row does not say."""
     values: Mapping[str, float | None]
-    """Metric → value; None where the log holds NaN, an infinity, null or an empty cell."""
+    """Metric → value; None where the log holds NaN, an infinity, null or a word. An empty cell is not there."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +80,52 @@ def parsed(text: bytes | str) -> object:
     """What a JSON text holds.
 
     Raises:
-        ValueError: it is not JSON, or nested so deeply that it can be no log.
+        ValueError: it is not JSON, names a key twice, or is nested so deeply that it can be no log.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
-    """The entries of a logged row that are numbers; what is not finite becomes None, text and nesting are left out.
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key '{twice}' is there twice, and only one of its values can be meant")
+    return found
+
+
+def as_number(text: str) -> float | None:
+    """The number that a word is, NaN and infinities among them; None where it is none.
 
     Example:
-        >>> numbers({"entropy": 0.5, "loss": float("nan"), "note": "warm-up", "done": True, "kl": None})
-        {'entropy': 0.5, 'loss': None, 'kl': None}
+        >>> as_number(" 1e-3 "), as_number("high"), as_number("1_000"), as_number("35 %")
+        (0.001, None, None, None)
+    """
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def numbers(values: Mapping[str, object]) -> dict[str, float | None]:
+    """The entries of a logged row as numbers, also where a number is written as a word; None for what is none.
+
+    None keeps its place, so that a row that lacks a metric and one that has nonsense for it can be told apart.
+
+    Example:
+        >>> numbers({"entropy": 0.5, "loss": float("nan"), "note": "warm-up", "acc": "0.35", "kl": None})
+        {'entropy': 0.5, 'loss': None, 'note': None, 'acc': 0.35, 'kl': None}
     """
     found: dict[str, float | None] = {}
     for name, value in values.items():
-        # By exact type, which is fast and leaves booleans out.
-        if type(value) is float or type(value) is int:
-            found[name] = float(value) if -_LARGEST <= value <= _LARGEST else None
-        elif value is None:
-            found[name] = None
-        elif isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
-            # wandb and trackio write these words, since JSON has no such numbers.
+        # By exact type, which is fast and takes no boolean for a number.
+        number = as_number(value) if type(value) is str else value
+        if (type(number) is float or type(number) is int) and -_LARGEST <= number <= _LARGEST:
+            found[name] = float(number)
+        else:
             found[name] = None
     return found
 

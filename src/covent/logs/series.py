@@ -1,14 +1,13 @@
 """From the rows of a log to the points (entropy, accuracy) of the law, with every decision said.
 
-What is done, in this order: the metrics are chosen; rows without a finite number are left out and counted; after a
-restart the last run of a step counts; zeros that a fused path wrote are left out, negative entropies refused; the unit
-of accuracy is told from its range or declared; each accuracy meets the mean of the entropies logged at or just before
-it.
+What is done, in this order: the metrics are chosen; rows without a finite number are left out and counted; rows out of
+order are sorted, and after a restart the last run of a step counts; zeros that a fused path wrote are left out,
+negative entropies refused; the unit of accuracy is told from its range or declared; each accuracy meets the mean of the
+entropies logged at or just before it (`covent.logs.join`).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covent.law import Unit
-from covent.law.series import counted
+from covent.law.series import LARGEST_ENTROPY_NATS, counted
 from covent.logs.definitions import EntropyDefinition
+from covent.logs.join import Point, in_time, join, listed
 from covent.logs.metrics import Kind, accuracy_metrics, also_known, entropy_metric
 from covent.logs.rows import LogError, LoggedRun
 
-DEFAULT_WINDOW = 4
-"""Most entropies that an accuracy meets if nothing is asked: the paper validates every 4 rollout steps. A longer mean
-would
-lag behind the policy that was evaluated."""
-
 LARGEST_FRACTION = 1.0
 FULL_PERCENT = 100.0
-_LISTED = 5
-
-
-@dataclass(frozen=True)
-class Point:
-    """One logged number."""
-
-    step: int
-    value: float
-    order: int
-    """Place in the log, from 0: tells a repeated step's earlier row from its later one."""
-    line: int
 
 
 @dataclass(frozen=True)
@@ -102,6 +85,8 @@ class LogSeries:
     """None: start and end are means over the first and the last 5 % of the log."""
     control: RunControl | None = None
     """None where the log does not say."""
+    entropy_lost_after: int | None = None
+    """Last step with an entropy, where accuracies go on without one; None where both reach the end."""
     label: str = ""
     """The name with what tells it apart from another log of the same name, where `all_series` found one."""
 
@@ -136,6 +121,8 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
             or mix fractions with percent; or no accuracy meets an entropy.
     """
     choice = choice or Choice()
+    if choice.temperature is not None and not 0 < choice.temperature < math.inf:
+        raise LogError(f"--temperature is {choice.temperature:g}; a temperature is a number above 0.")
     if choice.window is not None and choice.window < 1:
         raise LogError(f"--window is {choice.window}; give the number of entropies that an accuracy meets, at least 1.")
     warnings = list(run.notes)
@@ -151,20 +138,19 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
             f" same engine only. {metric.caution}"
         )
     entropies, said = _entropies(run, name)
-    restarts = _restarts(entropies)
-    entropies, dropped = _after_restarts(entropies, restarts)
-    warnings += said + _restart_note(restarts, dropped)
+    entropies, restarts, ordered = in_time(run, entropies)
+    warnings += [*said, *ordered]
     values = _accuracies(run, accuracy.names, restarts, warnings)
     unit = _unit(run, accuracy.label, values, choice.unit, warnings)
-    step, entropy, used = _joined(entropies, values, choice.window, warnings)
-    if not step:
+    joined = join(entropies, values, choice.window)
+    if not joined.points:
         raise LogError(
             f"{run.source}: no accuracy '{accuracy.label}' meets an entropy '{name}': accuracies are at steps"
-            f" {_listed([point.step for point in values])}, entropies at"
-            f" {_listed([point.step for point in entropies])}. Are the two logged with different counters? Name the"
+            f" {listed([point.step for point in values])}, entropies at"
+            f" {listed([point.step for point in entropies])}. Are the two logged with different counters? Name the"
             " right one with --step."
         )
-    by_step = {point.step: point.value for point in values}
+    warnings += joined.notes
     return LogSeries(
         name=run.name,
         source=run.source,
@@ -174,15 +160,16 @@ def log_series(run: LoggedRun, choice: Choice | None = None) -> LogSeries:
         entropy_metric=name,
         definition=definition,
         unit=unit,
-        step=np.array(step, dtype=np.int64),
-        entropy=np.array(entropy, dtype=np.float64),
-        accuracy=np.array([by_step[s] for s in step], dtype=np.float64),
-        join=_join_sentence(used, choice.window),
-        window_steps=max(used) * _spacing(entropies),
+        step=np.array([point.step for point in joined.points], dtype=np.int64),
+        entropy=np.array(joined.entropies, dtype=np.float64),
+        accuracy=np.array([point.value for point in joined.points], dtype=np.float64),
+        join=joined.sentence,
+        window_steps=joined.window_steps,
         entropy_steps=np.array([point.step for point in entropies], dtype=np.int64),
         entropies=np.array([point.value for point in entropies], dtype=np.float64),
         others={key: _other(run, known) for key, known in also_known(run).items()},
         warnings=warnings,
+        entropy_lost_after=joined.lost_after,
     )
 
 
@@ -204,11 +191,10 @@ def _points(run: LoggedRun, name: str) -> tuple[list[Point], list[int]]:
 def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     """The entropies that can be one, and what was left out."""
     points, missing = _points(run, name)
-    # An empty cell of a table is no fault; a log that writes NaN tells of one.
     said = []
-    if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
+    if missing:
         said.append(
-            f"{counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {_listed(missing)})."
+            f"{counted(len(missing), 'row')} left out because '{name}' is no finite number (lines {listed(missing)})."
         )
     negative = next((point for point in points if point.value < 0), None)
     if negative is not None:
@@ -216,6 +202,13 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
             f"{run.place(negative.line)}: '{name}' is {negative.value:g}; an entropy in nats is at least 0. A loss is"
             " sometimes logged with the opposite sign, and padding has made means negative: name another metric with"
             " --entropy, or repair the log."
+        )
+    vast = next((point for point in points if point.value > LARGEST_ENTROPY_NATS), None)
+    if vast is not None:
+        raise LogError(
+            f"{run.place(vast.line)}: '{name}' is {vast.value:g}; a mean entropy of tokens is at most"
+            f" {LARGEST_ENTROPY_NATS:g} nats. Log neither a perplexity nor a sum over tokens, or name another metric"
+            " with --entropy."
         )
     zeros = [point for point in points if point.value == 0]
     if points and len(zeros) == len(points):
@@ -227,41 +220,10 @@ def _entropies(run: LoggedRun, name: str) -> tuple[list[Point], list[str]]:
     if zeros:
         said.append(
             f"{counted(len(zeros), 'row')} left out because '{name}' is exactly 0 (lines"
-            f" {_listed([zero.line for zero in zeros])}): a fused path writes 0 where it does not take the entropy,"
+            f" {listed([zero.line for zero in zeros])}): a fused path writes 0 where it does not take the entropy,"
             " and a mean over tokens is never exactly 0."
         )
     return [point for point in points if point.value != 0], said
-
-
-def _restarts(points: list[Point]) -> list[tuple[int, int]]:
-    """(place in the log, step) of each row whose step lies before the last one's: there the run was restarted."""
-    return [(now.order, now.step) for before, now in itertools.pairwise(points) if now.step < before.step]
-
-
-def _after_restarts(points: list[Point], restarts: list[tuple[int, int]]) -> tuple[list[Point], int]:
-    """The points without those that a later restart did again or abandoned, the last of a step; and how many went."""
-    kept: list[Point] = []
-    ahead = sorted(restarts)
-    lowest: float = math.inf
-    for point in reversed(points):
-        while ahead and ahead[-1][0] > point.order:
-            lowest = min(lowest, ahead.pop()[1])
-        if point.step < lowest:
-            kept.append(point)
-    last = {point.step: point for point in reversed(kept)}
-    return [last[step] for step in sorted(last)], len(points) - len(last)
-
-
-def _restart_note(restarts: list[tuple[int, int]], dropped: int) -> list[str]:
-    rows = counted(dropped, "row")
-    if restarts:
-        steps = _listed([step for _, step in restarts])
-        return [
-            f"The log goes back to step {steps}: taken as {counted(len(restarts), 'restart')}; {rows} from before that"
-            " were done again or abandoned were left out, and the last of a step was kept. If these are several runs in"
-            " one log, tell them apart with --by."
-        ]
-    return [f"Some steps were logged more than once; the last of each was kept, {rows} left out."] if dropped else []
 
 
 def _accuracies(
@@ -271,12 +233,10 @@ def _accuracies(
     columns = []
     for name in names:
         points, missing = _points(run, name)
-        if missing and run.format not in ("CSV", "wandb panel CSV", "Parquet"):
+        if missing:
             warnings.append(f"{counted(len(missing), 'row')} left out because '{name}' is no finite number.")
-        own = _restarts(points)
-        kept, dropped = _after_restarts(points, restarts + own)
-        if not restarts:
-            warnings += _restart_note(own, dropped)
+        kept, _, note = in_time(run, points, restarts)
+        warnings += [sentence for sentence in note if not restarts and sentence not in warnings]
         columns.append({point.step: point for point in kept})
     shared = sorted(set.intersection(*(set(column) for column in columns)))
     lost = len(set.union(*(set(column) for column in columns))) - len(shared)
@@ -309,56 +269,7 @@ def _unit(run: LoggedRun, label: str, values: list[Point], declared: Unit | None
     return "percent"
 
 
-def _joined(
-    entropies: list[Point], values: list[Point], window: int | None, warnings: list[str]
-) -> tuple[list[int], list[float], set[int]]:
-    """Each accuracy with the mean of the entropies that were logged at its step or just before it; last, how many.
-
-    Nothing that was logged later enters, so that a point is known at its own step and a forecast cannot look ahead.
-    """
-    steps = np.array([point.step for point in entropies])
-    values_h = [point.value for point in entropies]
-    ends = np.searchsorted(steps, [point.step for point in values], side="right")
-    width = window or DEFAULT_WINDOW
-    joined_steps, means, used, early, before = [], [], set(), [], 0
-    for point, end in zip(values, ends.tolist(), strict=True):
-        # An evaluation does not reach back over the one before it unless a window was asked for.
-        start = max(0, end - width) if window else max(0, end - width, min(before, end - 1))
-        if end == 0:
-            early.append(point.step)
-            continue
-        joined_steps.append(point.step)
-        means.append(fmean(values_h[start:end]))
-        used.add(end - start)
-        before = end
-    if early:
-        warnings.append(
-            f"Accuracies from before the first entropy were left out (steps {_listed(early)}): that of the start model"
-            " is no point of the law."
-        )
-    return joined_steps, means, used
-
-
-def _spacing(entropies: list[Point]) -> float:
-    """Typical number of steps from one logged entropy to the next."""
-    steps = [point.step for point in entropies]
-    return float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
-
-
-def _join_sentence(used: set[int], window: int | None) -> str:
-    if used == {1}:
-        return "Each accuracy meets the entropy logged at its step, or the last one before it."
-    counts = f"{min(used)} to {max(used)}" if len(used) > 1 else f"{next(iter(used), 0)}"
-    limit = "as asked" if window else f"those since the accuracy before it, at most {DEFAULT_WINDOW}"
-    return f"Each accuracy meets the mean of the last {counts} entropies logged at or before its step ({limit})."
-
-
 def _other(run: LoggedRun, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     points, _ = _points(run, name)
-    kept, _ = _after_restarts(points, _restarts(points))
+    kept, _, _ = in_time(run, points)
     return np.array([p.step for p in kept], dtype=np.int64), np.array([p.value for p in kept], dtype=np.float64)
-
-
-def _listed(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:_LISTED]))
-    return f"{shown}, …" if len(numbers) > _LISTED else shown or "none"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from covent.errors import EmptyMaskError
 from covent.logs.dump import TokenBatch
-from covent.readings import CovarianceTail
+from covent.readings import COVARIANCE_EDGES, CovarianceTail
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -77,6 +77,9 @@ def covariance_tail(covariances: FloatArray) -> CovarianceTail:
             str(share): float(np.clip(descending[:k], 0, None).sum()) / positive if k and positive else None
             for share, k in counts.items()
         },
+        histogram=np.bincount(
+            np.searchsorted(np.array(COVARIANCE_EDGES), covariances), minlength=len(COVARIANCE_EDGES) + 1
+        ).tolist(),
     )
 
 

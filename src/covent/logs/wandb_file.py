@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def read_wandb(path: Path, *, step: str | None = None) -> list[LoggedRun]:
 
     rows: list[tuple[int, dict[str, float | None]]] = []
     name = path.stem
-    for number, payload in enumerate(records(path), start=1):
+    notes: list[str] = []
+    for number, payload in enumerate(records(path, notes), start=1):
         record = Record()
         try:
             record.ParseFromString(payload)
@@ -54,27 +56,29 @@ def read_wandb(path: Path, *, step: str | None = None) -> list[LoggedRun]:
             rows.append((number, numbers(values)))
     if not rows:
         raise LogError(f"{path} holds no history. Was the run stopped before it logged anything?")
-    return [run_of_rows(path, name, "wandb file", rows, step, [])]
+    return [run_of_rows(path, name, "wandb file", rows, step, notes)]
 
 
-def records(path: Path) -> Iterator[bytes]:
+def records(path: Path, notes: list[str] | None = None) -> Iterator[bytes]:
     """The records of a LevelDB log, put together again.
 
-    A record that the end of the file cuts off was being written when the run died: it is left out.
+    A record that the end of the file cuts off was being written when the run died, or lost when the file was copied: it
+    is left out, and a sentence goes to `notes`.
 
     Raises:
-        LogError: no wandb header, or a record type that does not exist.
+        LogError: no wandb header, a record type that does not exist, or bytes that are not those that were written.
     """
+    notes = [] if notes is None else notes
     data = path.read_bytes()
     if not data.startswith(MAGIC):
         raise LogError(f"{path} does not begin like a .wandb file; it may be empty or damaged. Sync the run again.")
-    at, parts = _FILE_HEADER_BYTES, b""
+    at, parts, whole = _FILE_HEADER_BYTES, b"", _FILE_HEADER_BYTES
     while at + _HEADER.size <= len(data):
         left = _BLOCK - at % _BLOCK
         if left < _HEADER.size:
             at += left
             continue
-        _, length, kind = _HEADER.unpack_from(data, at)
+        checksum, length, kind = _HEADER.unpack_from(data, at)
         at += _HEADER.size
         if kind == 0 and length == 0:
             # Zeros fill the rest of a block that was reserved and not used.
@@ -83,8 +87,18 @@ def records(path: Path) -> Iterator[bytes]:
         if kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
             raise LogError(f"{path}: byte {at} begins no record (type {kind}). Sync or copy the run again.")
         if at + length > len(data):
-            return
+            break
+        if zlib.crc32(data[at : at + length], zlib.crc32(bytes([kind]))) != checksum:
+            raise LogError(
+                f"{path}: the record at byte {at} was damaged after it was written. Sync or copy the run again."
+            )
         parts = data[at : at + length] if kind in (_FULL, _FIRST) else parts + data[at : at + length]
         at += length
         if kind in (_FULL, _LAST):
             yield parts
+            parts, whole = b"", at
+    if data[whole:].strip(b"\x00"):
+        notes.append(
+            f"{path.name} ends in the middle of a record (byte {len(data)}): that record, and whatever the run logged"
+            " after it, is not in the file."
+        )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from covent.report import numbers as n
 from covent.report.compare import labels
 from covent.report.summary import method
 from covent.store.reader import Run
@@ -44,12 +43,15 @@ class Key:
     opacity: float
 
 
+Cell = float | int | str | None
+
+
 @dataclass(frozen=True)
 class Table:
-    """Text cells under a plot: the same data for those who cannot, or would rather not, see it."""
+    """What lies under a plot: the same data for those who cannot, or would rather not, see it."""
 
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[list[Cell]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Chart:
     """What the numbers of this very plot say, where its caption is shared with its neighbours."""
     log_switch: bool = False
     """Whether the page offers a logarithmic vertical axis."""
+    run: int | None = None
+    """Which run of the page it is about; None where it shows several."""
+    links: Literal["x", "data", ""] = ""
+    """Where a point keeps the rollout step that it leads to: in x, in its own data, or nowhere."""
 
     @property
     def legend(self) -> list[Key]:
@@ -86,15 +92,27 @@ class Style:
     color: str
     dash: str
     symbol: str
+    run: int = 0
+    """Place of the run on the page, which its points lead back to."""
 
 
-def styles(runs: Sequence[Run]) -> list[Style]:
-    """One style for each run: colour and symbol tell the method, dashes tell the runs of one method apart."""
-    methods = list(dict.fromkeys(method(run) for run in runs))
+def styles(runs: Sequence[Run], others: Sequence[str] = ()) -> list[Style]:
+    """One style for each run: colour and symbol tell the method, dashes tell the runs of one method apart.
+
+    Args:
+        runs: run folders.
+        others: names of logs of other engines that come after them; each is a method of its own.
+    """
+    named = list(zip(labels(runs), [method(run) for run in runs], strict=True))
+    return styles_of([*named, *((name, name) for name in others)])
+
+
+def styles_of(named: Sequence[tuple[str, str]]) -> list[Style]:
+    """One style for each (label, method)."""
+    methods = list(dict.fromkeys(kind for _, kind in named))
     seen: dict[str, int] = {}
-    found = []
-    for label, run in zip(labels(runs), runs, strict=True):
-        kind = method(run)
+    found: list[Style] = []
+    for label, kind in named:
         place, nth = methods.index(kind), seen.get(kind, 0)
         seen[kind] = nth + 1
         found.append(
@@ -103,6 +121,7 @@ def styles(runs: Sequence[Run]) -> list[Style]:
                 color=OKABE_ITO[place % len(OKABE_ITO)],
                 dash=DASHES[(nth + place // len(OKABE_ITO)) % len(DASHES)],
                 symbol=SYMBOLS[place % len(SYMBOLS)],
+                run=len(found),
             )
         )
     return found
@@ -149,9 +168,11 @@ def line(
     width: float = 2.0,
     opacity: float = 1.0,
     in_legend: bool = True,
+    run: int | None = None,
 ) -> go.Scatter:
-    """A line without markers."""
+    """A line without markers; `run` says whose points they are where a plot shows several runs."""
     return go.Scatter(
+        meta=None if run is None else {"run": run},
         x=list(x),
         y=list(y),
         name=name,
@@ -190,9 +211,9 @@ def dots(
     )
 
 
-def table(columns: Sequence[str], *series: Sequence[float | int | str | None]) -> Table:
-    """A table from columns of equal length; numbers are written with four digits."""
-    return Table(list(columns), [[_cell(value) for value in row] for row in zip(*series, strict=True)])
+def table(columns: Sequence[str], *series: Sequence[Cell]) -> Table:
+    """A table from columns of equal length."""
+    return Table(list(columns), [list(row) for row in zip(*series, strict=True)])
 
 
 def stacked(tables: Sequence[tuple[str, Table]], first: str = "run") -> Table:
@@ -203,8 +224,14 @@ def stacked(tables: Sequence[tuple[str, Table]], first: str = "run") -> Table:
     )
 
 
-def _cell(value: float | int | str | None) -> str:
-    return n.plain(value, 4) if isinstance(value, float) or value is None else str(value)
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], name: str, color: str) -> list[go.Scatter]:
+    """The area between two lines, as the two traces that plotly needs for it; its legend entry is that of `name`."""
+    edge = {"width": 0}
+    shared: dict[str, Any] = {"x": list(x), "mode": "lines", "line": edge, "legendgroup": name, "showlegend": False}
+    return [
+        go.Scatter(y=list(low), name=name, hoverinfo="skip", **shared),
+        go.Scatter(y=list(high), name=name, hoverinfo="skip", fill="tonexty", fillcolor=f"{color}26", **shared),
+    ]
 
 
 def _key(trace: go.Scatter) -> Key:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from covent.logs import phrases
+from covent.logs.phrases import typographic
+from covent.logs.results import FitResult
 from covent.report.accuracy import Difference
 from covent.store.schema import Estimate
 
@@ -56,7 +58,7 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 def share(value: float | None) -> str:
     """A share of any size as percent: 31 %, below 10 % with two significant digits: 0.0004 reads 0.040 %."""
-    return MISSING if value is None else phrases.typographic(phrases.share(value))
+    return MISSING if value is None else typographic(phrases.share(value))
 
 
 def points(value: float | None) -> str:
@@ -69,6 +71,11 @@ def estimate(value: Estimate | None) -> str:
     if value is None:
         return MISSING
     return f"{percent(value.value)} [{fixed(100 * value.low, 1)}, {fixed(100 * value.high, 1)}]"
+
+
+def ceiling(law: FitResult) -> str:
+    """The ceiling of a law with its 95 % interval: 94.0 % [86.8, 98.4]."""
+    return typographic(phrases.ceiling_text(law))
 
 
 def difference(value: Difference | None) -> str:

@@ -1,13 +1,42 @@
-// Draws the plots from the JSON on the page, in the colours of the theme, and lets the legend hide and show lines.
+// Plots, their tables, the slider, and the way from a point to its step. Text of a run is only ever textContent.
 (() => {
   "use strict";
-  const places = JSON.parse(document.getElementById("theme").textContent);
+  const root = document.documentElement;
+  const json = (id) => JSON.parse(document.getElementById(id)?.textContent || "null");
+  const places = json("theme");
+  const subjects = json("subjects");
+  const sliders = json("sliders");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)").matches;
+  const plots = [...document.querySelectorAll("[data-figure]")];
   const hidden = new WeakMap();
+  const drawn = new Set();
+  let percent = 30;
+
+  function element(tag, text, className) {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  }
+
+  function isolated(text) {
+    return element("bdi", text);
+  }
+
+  function number(value, digits = 4) {
+    if (value === null || value === undefined || Number.isNaN(value)) return "–";
+    if (typeof value !== "number") return String(value);
+    if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value).replace("-", "−");
+    const size = Math.abs(value);
+    const text = size >= 1e-4 && size < 1e7 ? Number(value.toPrecision(digits)).toString() : value.toExponential(digits - 1);
+    return text.replaceAll("-", "−");
+  }
+
+  // ---- theme -------------------------------------------------------------------------------------------------------
 
   function themeColors() {
-    const css = getComputedStyle(document.documentElement);
+    const css = getComputedStyle(root);
     return Object.fromEntries(
       Object.entries(places).map(([name, placeholder]) => [placeholder, css.getPropertyValue(`--${name}`).trim()]),
     );
@@ -22,29 +51,85 @@
     return value;
   }
 
+  function isDark() {
+    return root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
+  }
+
+  const themeSwitch = document.getElementById("theme-switch");
+
+  function nameTheme() {
+    themeSwitch.textContent = isDark() ? "Light" : "Dark";
+    themeSwitch.setAttribute("aria-label", isDark() ? "Use light colours" : "Use dark colours");
+  }
+
+  function setTheme(theme) {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    nameTheme();
+    for (const plot of drawn) draw(plot);
+  }
+
+  themeSwitch.addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
+  dark.addEventListener("change", () => setTheme(root.dataset.theme));
+  nameTheme();
+
+  // ---- plots -------------------------------------------------------------------------------------------------------
+
+  function positionOf(run) {
+    const positions = sliders[run]?.positions ?? [];
+    return positions.findLast((position) => position.percent <= percent) ?? positions[0];
+  }
+
   function draw(plot) {
-    const figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
+    const figure = json(plot.dataset.figure);
     const { data, layout } = themed(figure, themeColors());
     const off = hidden.get(plot) ?? new Set();
-    for (const trace of data) trace.visible = !off.has(trace.legendgroup);
+    const slots = positionOf(plot.dataset.run)?.slots ?? {};
+    for (const trace of data) {
+      trace.visible = !off.has(trace.legendgroup);
+      Object.assign(trace, slots[trace.meta?.slot] ?? {});
+    }
     if (plot.dataset.scale === "log") {
       layout.yaxis.type = "log";
       delete layout.yaxis.rangemode;
     }
     layout.dragmode = touch ? false : "zoom";
-    return Plotly.react(plot, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    const done = Plotly.react(plot, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    if (!drawn.has(plot)) {
+      drawn.add(plot);
+      root.dataset.drawn = String(drawn.size);
+      done.then(() => plot.on("plotly_click", (event) => followPoint(plot, event.points[0])));
+    }
+    return done;
   }
 
-  const plots = [...document.querySelectorAll("[data-figure]")];
-  // One plot a turn, so that the page can be read while the rest is drawn.
-  (async () => {
-    for (const plot of plots) {
-      await draw(plot);
-      await new Promise((resume) => setTimeout(resume, 0));
-    }
-    document.documentElement.dataset.drawn = String(plots.length);
-  })();
-  dark.addEventListener("change", () => plots.forEach(draw));
+  function followPoint(plot, point) {
+    if (!plot.dataset.links) return;
+    const step = plot.dataset.links === "x" ? point.x : point.customdata;
+    const run = plot.dataset.run !== "" ? plot.dataset.run : point.data.meta?.run;
+    if (Number.isFinite(step) && run !== undefined) location.hash = `run=${run}&step=${Math.round(step)}`;
+  }
+
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) {
+          near.unobserve(entry.target);
+          draw(entry.target);
+        }
+      }
+    },
+    { rootMargin: "300px" },
+  );
+  for (const plot of plots) near.observe(plot);
+
+  let themeBeforePrint;
+  window.addEventListener("beforeprint", () => {
+    themeBeforePrint = root.dataset.theme;
+    setTheme("light");
+    for (const plot of plots) if (!plot.closest("[hidden]")) draw(plot);
+  });
+  window.addEventListener("afterprint", () => setTheme(themeBeforePrint));
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-for]");
@@ -62,4 +147,167 @@
     }
     draw(plot);
   });
+
+  // ---- the slider: fit on the first k % ----------------------------------------------------------------------------
+
+  const ranges = [...document.querySelectorAll("input.prefix")];
+
+  function slide(value) {
+    percent = value;
+    for (const range of ranges) {
+      range.value = String(value);
+      range.setAttribute("aria-valuetext", `first ${value} percent`);
+      range.parentElement.querySelector("output").textContent = `${value} %`;
+    }
+    for (const place of document.querySelectorAll(".prefix-told")) {
+      const position = positionOf(place.dataset.run);
+      place.querySelector(".error-made").textContent = position ? position.error : "–";
+      place.querySelector(".prefix-text").textContent = position ? position.text : "";
+    }
+    for (const plot of drawn) {
+      const slots = positionOf(plot.dataset.run)?.slots;
+      const slotted = plot.data.map((trace, place) => [trace.meta?.slot, place]).filter(([slot]) => slots?.[slot]);
+      if (!slotted.length) continue;
+      const update = { x: slotted.map(([slot]) => slots[slot].x), y: slotted.map(([slot]) => slots[slot].y) };
+      Plotly.restyle(plot, update, slotted.map(([, place]) => place));
+    }
+  }
+
+  for (const range of ranges) range.addEventListener("input", () => slide(Number(range.value)));
+  if (ranges.length) slide(Number(ranges[0].value));
+
+  // ---- tables ------------------------------------------------------------------------------------------------------
+
+  const STEPS = ["step", "known at step"];
+  const ROWS_AT_ONCE = 200;
+
+  function runOfRow(table, row) {
+    if (table.run !== null) return table.run;
+    return subjects.findIndex((subject) => subject.label === row[0]);
+  }
+
+  function cell(table, row, place) {
+    const made = element("td");
+    const run = STEPS.includes(table.columns[place]) ? runOfRow(table, row) : -1;
+    if (run >= 0) {
+      const link = element("a", number(row[place]));
+      link.href = `#run=${run}&step=${row[place]}`;
+      made.append(link);
+    } else if (typeof row[place] === "string") {
+      made.append(isolated(row[place]));
+    } else {
+      made.textContent = number(row[place]);
+    }
+    return made;
+  }
+
+  function fill(details) {
+    const table = json(details.dataset.table);
+    const place = details.querySelector(".scroll");
+    if (place.firstChild) return;
+    const made = element("table");
+    const head = made.createTHead().insertRow();
+    for (const column of table.columns) {
+      const title = element("th", column);
+      title.scope = "col";
+      head.append(title);
+    }
+    const body = made.createTBody();
+    const more = element("button", "", "quiet");
+    more.type = "button";
+    function grow() {
+      const first = body.rows.length;
+      for (const row of table.rows.slice(first, first + ROWS_AT_ONCE)) {
+        const line = body.insertRow();
+        row.forEach((_, column) => line.append(cell(table, row, column)));
+      }
+      more.hidden = body.rows.length >= table.rows.length;
+      more.textContent = `${table.rows.length - body.rows.length} more rows`;
+    }
+    more.addEventListener("click", grow);
+    grow();
+    place.append(made);
+    place.after(more, csvButton(table));
+  }
+
+  function csvButton(table) {
+    const button = element("button", "Save as CSV", "quiet");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      const quoted = (value) => {
+        const text = value === null ? "" : String(value);
+        // A spreadsheet must not take text for a formula.
+        const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+        return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+      };
+      const text = [table.columns, ...table.rows].map((row) => row.map(quoted).join(",")).join("\n");
+      const link = element("a");
+      link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
+      link.download = `${table.anchor}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+    return button;
+  }
+
+  for (const details of document.querySelectorAll("details[data-table]")) {
+    details.addEventListener("toggle", () => details.open && fill(details));
+  }
+
+  // ---- one run of many ---------------------------------------------------------------------------------------------
+
+  const choice = document.getElementById("run-choice");
+
+  function chooseRun(run) {
+    if (!choice) return;
+    choice.value = String(run);
+    for (const part of document.querySelectorAll("[data-of-run]")) part.hidden = part.dataset.ofRun !== choice.value;
+  }
+
+  choice?.addEventListener("change", () => chooseRun(choice.value));
+  chooseRun(0);
+
+  // ---- from a point to its step ------------------------------------------------------------------------------------
+
+  const panel = document.getElementById("step");
+
+  function showStep(run, step) {
+    chooseRun(run);
+    const body = panel.querySelector("tbody");
+    body.replaceChildren();
+    for (const details of document.querySelectorAll("details[data-table]")) {
+      const table = json(details.dataset.table);
+      const place = table.columns.findIndex((column) => STEPS.includes(column));
+      if (place < 0) continue;
+      for (const row of table.rows) {
+        if (row[place] !== step || runOfRow(table, row) !== run) continue;
+        table.columns.forEach((column, at) => {
+          if (at <= place || row[at] === null) return;
+          const line = body.insertRow();
+          const title = element("th", table.title);
+          title.scope = "row";
+          line.append(title, element("td", column), element("td", number(row[at])));
+        });
+      }
+    }
+    const title = panel.querySelector("h2");
+    title.replaceChildren(`Step ${step} of `, isolated(subjects[run].label));
+    panel.hidden = false;
+    panel.querySelector("p").hidden = body.rows.length > 0;
+    panel.scrollIntoView({ block: "start" });
+    title.focus({ preventScroll: true });
+    document.dispatchEvent(new CustomEvent("covent:step", { detail: { run, step } }));
+  }
+
+  function follow() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const [run, step] = [asked.get("run"), asked.get("step")].map((text) => (/^\d{1,9}$/.test(text ?? "") ? Number(text) : NaN));
+    if (Number.isInteger(step) && subjects[run]) showStep(run, step);
+  }
+
+  window.addEventListener("hashchange", follow);
+  window.covent = Object.freeze({ element, isolated, number, json, subjects });
+  root.dataset.ready = "true";
+  // After the scripts of the page: the rollouts listen too.
+  window.addEventListener("DOMContentLoaded", follow);
 })();

@@ -12,8 +12,8 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,52 +25,52 @@ from plotly.offline import get_plotlyjs
 
 from covent import __version__
 from covent.errors import ConfigError
+from covent.logs.phrases import typographic
+from covent.logs.series import LogSeries
 from covent.report import numbers as n
-from covent.report import plots
-from covent.report.chart import FAINT, INK, MUTED, Chart, Style, styles
-from covent.report.compare import comparisons, labels
-from covent.report.samples import shown_samples
-from covent.report.summary import RunSummary, summarise
+from covent.report.chart import FAINT, INK, MUTED, Chart
+from covent.report.compare import comparisons
+from covent.report.law_plots import FRACTIONS, prefixes, slider_data
+from covent.report.methods import methods
+from covent.report.sections import sections
+from covent.report.subject import Subject, subjects
+from covent.report.summary import RunSummary
 from covent.report.tables import glance, glance_notes, readings
-from covent.report.words import comparison_findings, findings, headline, verdict
+from covent.report.tokens import packed_rollouts
+from covent.report.verdicts import answers
+from covent.report.words import comparison_findings, findings, headline, log_findings, verdict_of_ratios
 from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
 from covent.visible import visible
 
+MOST_SIDE_BY_SIDE = 3
+"""With more runs, the plots of single runs show one at a time."""
+
 PROBLEM_STATES = {"interrupted", "failed", "running"}
 
 
-@dataclass(frozen=True)
-class Section:
-    """A heading with plots under it."""
-
-    anchor: str
-    title: str
-    intro: str
-    charts: list[Chart]
-
-    @property
-    def alike(self) -> bool:
-        """Whether all plots are read in the same way, so that one caption serves them all."""
-        return len(self.charts) > 1 and len({chart.anchor for chart in self.charts}) == 1
-
-
-def write_report(runs: Sequence[Run], path: Path | str) -> Path:
+def write_report(runs: Sequence[Run], path: Path | str, logs: Sequence[LogSeries] = ()) -> Path:
     """Write the page about these runs as one HTML file.
 
     Args:
-        runs: at least one run; they may be short, interrupted, or without evaluations.
+        runs: run folders; they may be short, interrupted, or without evaluations.
         path: the file to write; its folder is made if it is missing. An old file is replaced in one piece.
+        logs: points of the law of other engines' logs, shown after the runs.
 
     Returns:
         The path of the file.
 
     Raises:
-        ConfigError: no run was given.
+        ConfigError: neither a run nor a log was given.
         DiskError: it could not be written; an older file of that name is as it was.
     """
+    return write_page(subjects(runs, logs), path)
+
+
+def write_page(shown: Sequence[Subject], path: Path | str) -> Path:
+    """As `write_report`, for subjects that are there already."""
     path = Path(path)
-    text = page(runs)
+    text = page_of(shown)
     with disk_errors(f"Writing {path}", "then: call again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -81,18 +81,24 @@ def write_report(runs: Sequence[Run], path: Path | str) -> Path:
     return path
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The HTML of the page about these runs.
+def page(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> str:
+    """The HTML of the page about these runs and logs.
 
     Raises:
-        ConfigError: no run was given.
+        ConfigError: neither a run nor a log was given.
     """
-    if not runs:
-        raise ConfigError("A report needs at least one run folder; none was given.")
-    names, looks, summaries = labels(runs), styles(runs), [summarise(run) for run in runs]
-    found = comparisons(runs)
-    glance_columns, glance_rows = glance(names, summaries)
-    scripts = {"plotly": _script(get_plotlyjs()), "page": _script(_asset("page.js"))}
+    return page_of(subjects(runs, logs))
+
+
+def page_of(shown: Sequence[Subject]) -> str:
+    """As `page`, for subjects that are there already."""
+    if not shown:
+        raise ConfigError("A report needs at least one run folder or log; none was given.")
+    runs = [subject.run for subject in shown if subject.run is not None]
+    parts = [prefixes(subject) for subject in shown]
+    sliders = {each.style.run: slider_data(each, part) for each, part in zip(shown, parts, strict=True) if part}
+    scripts = {"plotly": _script(get_plotlyjs())}
+    scripts |= {name: _script(_asset(f"{name}.js")) for name in ("page", "tokens")}
     environment = Environment(
         loader=PackageLoader("covent", "report"),
         autoescape=True,
@@ -107,28 +113,88 @@ def page(runs: Sequence[Run]) -> str:
         policy=_policy(list(scripts.values())),
         scripts=scripts,
         style=Markup(_asset("page.css")),  # noqa: S704 - a file of this package
-        title=" · ".join(names),
-        verdict=verdict(names, summaries),
-        headline=headline(names, summaries, found),
-        banners=_banners(names, summaries),
-        glance_columns=glance_columns,
-        glance=glance_rows,
-        glance_notes=glance_notes(glance_columns, summaries),
-        looks=looks,
-        stories=list(zip(looks, [findings(summary) for summary in summaries], strict=True)),
-        against=comparison_findings(found, summaries),
-        sections=_sections(runs, looks, summaries),
+        many=len(shown) > MOST_SIDE_BY_SIDE,
+        slider_percents=[round(100 * fraction) for fraction in FRACTIONS],
+        names=[subject.label for subject in shown],
+        folder_names=[subject.label for subject in shown if subject.run is not None],
+        **_words(shown),
+        **_run_card(runs),
+        methods=methods(shown),
+        sections=sections(shown, parts),
+        sliders=set(sliders),
+        rollouts=packed_rollouts(runs),
+        verifier_faults=[
+            (s.style, s.run.verifier_faults) for s in shown if s.run is not None and s.run.verifier_faults
+        ],
         figure_json=figure_json,
-        samples=[(look, shown_samples(run)) for look, run in zip(looks, runs, strict=True) if run.samples],
-        numbers=list(zip(looks, [readings(summary) for summary in summaries], strict=True)),
-        provenance=_provenance(runs),
-        same_settings=_settings(runs)[0],
-        other_settings=_settings(runs)[1],
-        names=names,
+        table_json=table_json,
+        slider_json=safe_json(rounded({str(run): data for run, data in sliders.items()})),
+        subjects=safe_json([{"label": subject.label} for subject in shown]),
+        theme=safe_json({"ink": INK, "muted": MUTED, "faint": FAINT}),
         ink=INK,
         muted=MUTED,
-        theme=Markup(json.dumps({"ink": INK, "muted": MUTED, "faint": FAINT})),  # noqa: S704 - constants of ours
     )
+
+
+def _words(shown: Sequence[Subject]) -> dict[str, Any]:
+    """Everything that the page says in sentences and in single numbers."""
+    folders = [
+        (each.label, each.run, each.summary) for each in shown if each.run is not None and each.summary is not None
+    ]
+    names, runs, summaries = [row[0] for row in folders], [row[1] for row in folders], [row[2] for row in folders]
+    found = comparisons(runs)
+    ratios = [
+        (each.summary.entropy.ratio if each.summary.entropy else None)
+        if each.summary is not None
+        else (None if each.told is None else 1 - each.told.entropy_spent_frac)
+        for each in shown
+    ]
+    columns, rows = glance(names, summaries)
+    told = [each.told for each in shown if each.run is None and each.told is not None]
+    lead = (
+        headline(names, summaries, found)
+        if folders
+        else " ".join(typographic(each.findings[0].text) for each in told[:3])
+    )
+    return {
+        "title": " · ".join(each.label for each in shown),
+        "verdict": verdict_of_ratios([each.label for each in shown], ratios),
+        "headline": lead,
+        "banners": _banners(names, summaries),
+        "verdicts": [(each.style, answers(each)) for each in shown],
+        "glance_columns": columns,
+        "glance": rows if len(shown) > 1 or folders else [],
+        "glance_notes": glance_notes(columns, summaries),
+        "stories": [
+            (
+                each.style,
+                findings(each.summary)
+                if each.summary is not None
+                else []
+                if each.told is None
+                else log_findings(each.told),
+            )
+            for each in shown
+        ],
+        "against": comparison_findings(found, summaries),
+        "numbers": [(each.style, readings(each.summary)) for each in shown if each.summary is not None],
+    }
+
+
+def _run_card(runs: Sequence[Run]) -> dict[str, Any]:
+    """What produced the runs, and how to produce them again."""
+    same, other = _settings(runs) if runs else ("", [])
+    own = [run for run in runs if "task" in run.header.config]
+    commands = [
+        f"covent train {shlex.quote(str(run.folder / 'config.yaml'))} --out again-{place}"
+        for place, run in enumerate(own)
+    ]
+    return {
+        "provenance": _provenance(runs) if runs else [],
+        "same_settings": same,
+        "other_settings": other,
+        "reproduce": "\n".join(commands),
+    }
 
 
 def figure_json(chart: Chart) -> Markup:
@@ -136,6 +202,34 @@ def figure_json(chart: Chart) -> Markup:
     data: dict[str, Any] = json.loads(chart.figure.to_json())
     for trace in data["data"]:
         trace["name"] = html.escape(trace.get("name") or "")
+    return safe_json(rounded(data))
+
+
+def table_json(chart: Chart) -> Markup:
+    """The table under a plot as JSON that is safe inside a script element; its text has no control characters."""
+    rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in chart.table.rows]
+    title = visible(f"{chart.title}: {chart.y_label}")
+    facts = {
+        "title": title,
+        "anchor": chart.anchor,
+        "run": chart.run,
+        "columns": chart.table.columns,
+        "rows": rounded(rows),
+    }
+    return safe_json(facts)
+
+
+def rounded(data: Any) -> Any:
+    """Nested data with six significant digits, more than any plot or table shows."""
+    if isinstance(data, float):
+        return float(f"{data:.6g}")
+    if isinstance(data, list | tuple):
+        return [rounded(item) for item in data]
+    return {key: rounded(value) for key, value in data.items()} if isinstance(data, dict) else data
+
+
+def safe_json(data: object) -> Markup:
+    """JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
@@ -149,62 +243,6 @@ def _unbroken(text: str) -> str:
     """As `numbers.unbroken`; what is escaped already stays so."""
     unbroken = n.unbroken(text)
     return Markup(unbroken) if isinstance(text, Markup) else unbroken  # noqa: S704 - only spaces were replaced
-
-
-def _sections(runs: Sequence[Run], looks: Sequence[Style], summaries: Sequence[RunSummary]) -> list[Section]:
-    def each(chart: Callable[[Run, Style], Chart | None]) -> list[Chart | None]:
-        return [chart(run, look) for run, look in zip(runs, looks, strict=True)]
-
-    law = {id(run): summary.law("validation") for run, summary in zip(runs, summaries, strict=True)}
-    made: list[tuple[str, str, str, list[Chart | None]]] = [
-        (
-            "curves",
-            "Entropy and accuracy",
-            "The paper's claim: accuracy is paid for with entropy, and where the entropy is gone, the gain ends.",
-            [plots.entropy_chart(runs, looks), plots.accuracy_chart(runs, looks)],
-        ),
-        (
-            "law",
-            "Accuracy against entropy: the law",
-            "If accuracy is a function of entropy, R = −a·exp(H) + b, the run has a ceiling b − a that can be read off"
-            " early. The straight line in H is the rival to beat. Curves are compared by AICc, their misfit plus a"
-            " charge for each coefficient: lower is better, and a difference of 4 is clear.",
-            each(lambda run, look: plots.law_chart(run, look, law[id(run)])),
-        ),
-        (
-            "forecast",
-            "The rest of the run, forecast from its first part",
-            "A forecast may use what lies before its vertical line and nothing else.",
-            each(lambda run, look: plots.forecast_chart(run, look, law[id(run)])),
-        ),
-        (
-            "change",
-            "Each step's change of entropy",
-            "The entropy of one fixed set of states before and after every optimizer step.",
-            each(plots.entropy_change_chart),
-        ),
-        (
-            "agreement",
-            "Accounted and predicted against observed",
-            "The same numbers, step against step.",
-            each(plots.agreement_chart),
-        ),
-        (
-            "covariance",
-            "Token covariance",
-            "Entropy falls where likely tokens are rewarded: where log-prob and advantage vary together.",
-            each(plots.covariance_chart),
-        ),
-        (
-            "control",
-            "What the controls did",
-            "A control selects a share of the tokens that carry gradient. What was asked for may not be there to take.",
-            [plots.share_chart(runs, looks)],
-        ),
-        ("tests", "Held-out accuracy", "On problems that no run trained on.", [plots.pass_chart(runs, looks)]),
-    ]
-    sections = [Section(a, title, intro, [c for c in charts if c is not None]) for a, title, intro, charts in made]
-    return [section for section in sections if section.charts]
 
 
 def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Markup]:

@@ -225,7 +225,8 @@ def _law(law: LawSummary) -> list[Reading]:
             Reading(
                 f"forecast from {n.percent(forecast.fraction, 0)}: error at the end",
                 n.points(forecast.unconditional.end_error),
-                f"{counted(forecast.num_prefix, 'point')}. Given the later entropy"
+                f"From {counted(forecast.num_prefix, 'point')}; the end is the mean of the last"
+                f" {counted(len(forecast.end_steps), 'point')}. Given the later entropy"
                 f" {n.points(forecast.conditional.end_error)}; “nothing changes”"
                 f" {n.points(forecast.unchanged.end_error)}."
                 + ("" if forecast.identified else " The points do not determine the law."),

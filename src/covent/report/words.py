@@ -12,8 +12,8 @@ from typing import Literal
 
 from covent.law import Forecast
 from covent.law.series import counted
-from covent.logs.explain import COLLAPSED, ROSE
-from covent.logs.phrases import law_text
+from covent.logs.explain import COLLAPSED, ROSE, Explanation
+from covent.logs.phrases import law_text, typographic
 from covent.logs.run_folder import END_POINTS, END_STEPS
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange, Difference
@@ -60,13 +60,18 @@ class Finding:
 
 def verdict(labels: Sequence[str], summaries: Sequence[RunSummary]) -> str:
     """The page in one line: which runs lost their entropy."""
+    return verdict_of_ratios(labels, [None if s.entropy is None else s.entropy.ratio for s in summaries])
+
+
+def verdict_of_ratios(labels: Sequence[str], ratios: Sequence[float | None]) -> str:
+    """The same from the share of entropy that each run has left; None where it is not known."""
     fates: dict[str, list[str]] = {}
-    for label, summary in zip(labels, summaries, strict=True):
-        if summary.entropy is not None and summary.entropy.ratio is not None:
-            fates.setdefault(_fate(summary.entropy.ratio), []).append(label)
+    for label, ratio in zip(labels, ratios, strict=True):
+        if ratio is not None:
+            fates.setdefault(_fate(ratio), []).append(label)
     if not fates:
         return "Nothing measured yet"
-    parts = [f"{fate} in {_named(names, len(summaries))}" for fate, names in fates.items()]
+    parts = [f"{fate} in {_named(names, len(labels))}" for fate, names in fates.items()]
     return f"Entropy {', '.join(parts)}"
 
 
@@ -110,6 +115,14 @@ def findings(summary: RunSummary) -> list[Finding]:
     found += [_law(summary.law("validation")), _forecast(summary.law("validation")), _control(summary.control)]
     found += [_accounted(summary), _predicted(summary.probe), _advice(summary)]
     return [finding for finding in found if finding is not None]
+
+
+def log_findings(told: Explanation) -> list[Finding]:
+    """What happened in the run behind a log, as `covent explain` says it."""
+    found = [Finding(finding.topic, typographic(finding.text)) for finding in told.findings]
+    next_step = Finding("What next", typographic(f"{told.advice} Reason: {told.reason}"))
+    warned = [Finding("About the log", typographic(" ".join(told.warnings)), "caution")] if told.warnings else []
+    return [*found, next_step, *warned]
 
 
 def comparison_findings(found: Sequence[Comparison], summaries: Sequence[RunSummary]) -> list[Finding]:
@@ -233,7 +246,7 @@ def _law(law: LawSummary) -> Finding | None:
 
 
 def _forecast(law: LawSummary) -> Finding | None:
-    lines = [line for forecast in law.forecasts if (line := _one_forecast(forecast))]
+    lines = [line for forecast in law.forecasts if (line := forecast_text(forecast))]
     if not lines:
         return None
     errors = [f.unconditional.end_error for f in law.forecasts if f.unconditional.end_error is not None]
@@ -241,16 +254,22 @@ def _forecast(law: LawSummary) -> Finding | None:
     return Finding("Forecast", " ".join(lines), "good" if close else "plain")
 
 
-def _one_forecast(forecast: Forecast) -> str:
+def forecast_text(forecast: Forecast, scale: float = 1.0) -> str:
+    """What one first part of a run foretold, and what then happened.
+
+    Args:
+        forecast: from that part.
+        scale: what its accuracies are divided by to be fractions.
+    """
     error, given = forecast.unconditional.end_error, forecast.conditional.end_error
     start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'evaluation')})"
     if error is None:
         return f"{start} no forecast is possible."
-    text = f"{start} the end was forecast {_missed(error)}"
+    text = f"{start} the end was forecast {_missed(error / scale)}"
     if forecast.unchanged.end_error is not None:
-        text += f"; “no change from there” would be {_missed(forecast.unchanged.end_error)}"
+        text += f"; “no change from there” would be {_missed(forecast.unchanged.end_error / scale)}"
     if given is not None:
-        text += f"; told the later entropy, which a forecast is not, the law would be {_missed(given)}"
+        text += f"; told the later entropy, which a forecast is not, the law would be {_missed(given / scale)}"
     return text + ("." if forecast.identified else ". These points do not determine the law: it carries no weight.")
 
 

@@ -14,6 +14,7 @@ from covent.core.entropy import logprob_and_entropy
 from covent.core.keys import TokenIdentity
 from covent.core.lm_head import logprob_and_entropy_from_hidden
 from covent.errors import NonFiniteError
+from covent.rollout.forward import has_plain_head, head_logits, head_weight, last_hidden, logits_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,24 @@ class Responses:
         """Some of the responses, with the same padding."""
         return Responses(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
+    @property
+    def lengths(self) -> tuple[Tensor, Tensor]:
+        """[B] tokens of each prompt, and of each response."""
+        return self.prompt_mask.sum(dim=1), self.mask.sum(dim=1)
+
+    def trimmed(self) -> Responses:
+        """The same responses without columns that are padding in every row."""
+        num_prompt, num_response = (int(length.max()) for length in self.lengths)
+        cut: dict[str, Tensor] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if field.name.startswith("prompt"):
+                column = column[:, column.shape[1] - num_prompt :]
+            elif column.dim() == 2:
+                column = column[:, :num_response]
+            cut[field.name] = column
+        return Responses(**cut)
+
 
 def join(parts: Sequence[Responses]) -> Responses:
     """All responses in one batch, padded to the longest prompt and response."""
@@ -87,23 +106,30 @@ HEAD_FROM_VOCABULARY = 16_384
 """Entries from which on a model is scored by `covent.core.lm_head`, without logits. It depends on the model alone, so
 that the way responses are batched never changes which of two computations, equal to rounding, is made."""
 
-PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose logits are the product of last hidden states and output embedding, and no more."""
-
 HEAD_WORKSPACE_BYTES = 256 << 20
 """What may hold logits from a forward to its backward pass; a micro-batch of few tokens fits: nothing is made twice."""
 
 
 def response_logits(model: PreTrainedModel, responses: Responses) -> Tensor:
     """Logits [B, T, V] that predict each response token, at T = 1. Gradients flow to the model."""
-    inputs = _model_inputs(responses)
-    return model(**inputs, logits_to_keep=responses.response_ids.shape[1] + 1).logits[:, :-1]
+    return logits_of(model, keep=responses.response_ids.shape[1] + 1, **_model_inputs(responses))[:, :-1]
+
+
+def state_logits(model: PreTrainedModel, responses: Responses, chosen: Tensor) -> Tensor:
+    """Logits [S, V] that predict some of the response tokens, at T = 1. Gradients flow to the model.
+
+    Args:
+      chosen: [B, T] bool. With a large vocabulary no logits of other tokens are made.
+    """
+    if scores_without_logits(model):
+        return head_logits(model, _response_hidden(model, responses)[chosen])
+    return response_logits(model, responses)[chosen]
 
 
 def _response_hidden(model: PreTrainedModel, responses: Responses) -> Tensor:
     """Last hidden states [B, T, D] that predict each response token. Gradients flow to the model."""
-    states = model.get_decoder()(**_model_inputs(responses)).last_hidden_state
-    return states[:, -responses.response_ids.shape[1] - 1 : -1]
+    hidden = last_hidden(model, **_model_inputs(responses))
+    return hidden[:, -responses.response_ids.shape[1] - 1 : -1]
 
 
 def _model_inputs(responses: Responses) -> dict[str, Any]:
@@ -119,11 +145,7 @@ def _model_inputs(responses: Responses) -> dict[str, Any]:
 def scores_without_logits(model: PreTrainedModel) -> bool:
     """Whether `score` goes by the LM head's tiles: a large vocabulary, and a head that is nothing but a product."""
     head = model.get_output_embeddings()
-    return (
-        isinstance(head, torch.nn.Linear)
-        and head.out_features >= HEAD_FROM_VOCABULARY
-        and model.config.model_type in PLAIN_HEADS
-    )
+    return has_plain_head(model) and head.out_features >= HEAD_FROM_VOCABULARY
 
 
 def bad_logit(logits: Tensor, mask: Tensor) -> str:
@@ -156,14 +178,14 @@ def score(model: PreTrainedModel, responses: Responses, *, temperature: float = 
         logprobs, entropies = token_scores(logits, responses.response_ids, temperature)
         _require_possible(logprobs, responses.mask)
         return logprobs, entropies
-    head, hidden = model.get_output_embeddings(), _response_hidden(model, responses)
+    hidden, (weight, bias) = _response_hidden(model, responses), head_weight(model)
 
     def at(temperature: float) -> tuple[Tensor, Tensor]:
         return logprob_and_entropy_from_hidden(
             hidden,
-            head.weight,
+            weight,
             responses.response_ids,
-            bias=head.bias,
+            bias=bias,
             mask=responses.mask,
             temperature=temperature,
             workspace_bytes=HEAD_WORKSPACE_BYTES,

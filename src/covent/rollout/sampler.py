@@ -12,6 +12,7 @@ from covent import stopping
 from covent.core.keys import TokenIdentity, token_uniform
 from covent.errors import NonFiniteError
 from covent.rollout.batch import Responses, bad_logit, pad_left, positions_of, token_scores
+from covent.rollout.forward import logits_of
 
 
 @torch.no_grad()
@@ -88,16 +89,17 @@ class _Decoding:
         ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))
         positions = positions_of(mask)
         self._cache = DynamicCache(config=model.config)
-        output = model(
+        logits = logits_of(
+            model,
+            keep=1,
             input_ids=ids,
             attention_mask=mask.long(),
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
         )
         self._cache.batch_repeat_interleave(num_samples)
-        self.logits: Tensor = output.logits[:, -1].repeat_interleave(num_samples, dim=0)
+        self.logits: Tensor = logits[:, -1].repeat_interleave(num_samples, dim=0)
         self.prompt_ids, self.prompt_mask = (t.repeat_interleave(num_samples, dim=0) for t in (ids, mask))
         self._attention = self.prompt_mask.long()
         self._position = positions[:, -1:].repeat_interleave(num_samples, dim=0)
@@ -106,14 +108,16 @@ class _Decoding:
         """Append one token to each response."""
         self._attention = torch.cat([self._attention, self._attention.new_ones(len(token), 1)], dim=1)
         self._position = self._position + 1
-        output = self._model(
+        logits = logits_of(
+            self._model,
+            keep=1,
             input_ids=token[:, None],
             attention_mask=self._attention,
             position_ids=self._position,
             past_key_values=self._cache,
             use_cache=True,
         )
-        self.logits = output.logits[:, -1]
+        self.logits = logits[:, -1]
 
 
 def _draw(logits: Tensor, temperature: float, key: int, identity: TokenIdentity) -> Tensor:

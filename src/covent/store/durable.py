@@ -92,7 +92,7 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     os.mkdir(temporary)
     fill(temporary)
-    for file in temporary.iterdir():
+    for file in temporary.rglob("*"):
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             sync(descriptor)

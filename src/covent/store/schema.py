@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from covent.readings import CovarianceTail, Mean
+from covent.readings import CovarianceTail, Mean, PolarityReading
 from covent.store.ranges import Control, Count, Entropy, NotNegative, Positive, Probe, Proportion, Settings, Share
 
 SCHEMA_VERSION = 1
@@ -152,6 +152,8 @@ class UpdateRow(Row):
     covariance: CovarianceTail
     control: Control
     probe: Probe | None
+    polarity: PolarityReading | None = None
+    """None in folders of an older covent."""
 
 
 class Estimate(Row):
@@ -232,6 +234,13 @@ class VerdictRow(Row):
     """Number of sampled responses by verdict: right, wrong, unparsable, time-out, crash, error, not applicable."""
 
 
+COLUMNS = (
+    *("logprobs", "entropies", "covariances", "selected", "old_logprobs"),
+    *("cut", "after_logprobs", "after_entropies", "alternatives"),
+)
+"""Fields of a sample that have one entry a token."""
+
+
 class SampleRow(Row):
     """A sampled response with one entry a token in each column."""
 
@@ -251,10 +260,24 @@ class SampleRow(Row):
     """Token covariance in the optimizer batch; None where the group was filtered out."""
     selected: list[bool] | None
     """Tokens the control chose."""
+    update: Count | None = None
+    """The optimizer step before which all columns were measured, as in UpdateRow. This and all below are None in
+    folders of an older covent, or where they were not recorded."""
+    group_rewards: list[float] | None = None
+    """Rewards of the judged responses of its group."""
+    old_logprobs: list[float] | None = None
+    """Under the policy that sampled, as the learner has it."""
+    cut: list[bool] | None = None
+    """Tokens whose policy gradient the clip of the ratio took away."""
+    after_logprobs: list[float] | None = None
+    """After that optimizer step."""
+    after_entropies: list[float] | None = None
+    alternatives: list[list[tuple[str, float]]] | None = None
+    """At each token the most likely ones with their log-probs, most likely first, before the step."""
 
     @model_validator(mode="after")
     def _columns_are_as_long_as_the_tokens(self) -> Self:
-        for name in ("logprobs", "entropies", "covariances", "selected"):
+        for name in COLUMNS:
             column = getattr(self, name)
             if column is not None and len(column) != len(self.tokens):
                 raise ValueError(f"{name} has {len(column)} entries for {len(self.tokens)} tokens")

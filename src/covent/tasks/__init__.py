@@ -34,6 +34,8 @@ def make_task(
     run_seed: int,
     verifier: VerifierSettings | None = None,
     reward: RewardSettings | None = None,
+    *,
+    for_training: bool = True,
 ) -> Task:
     """The task of these settings.
 
@@ -42,17 +44,20 @@ def make_task(
         run_seed: the seed of the run.
         verifier: limits of verifiers that run in children; None for the defaults.
         reward: a user's reward function in place of the task's own verdict; None for none.
+        for_training: whether a data set without a row to train on is an error.
     """
     if reward is None or reward.function is None:
-        return _task(settings, run_seed, verifier or VerifierSettings(), judged_elsewhere=False)
+        return _task(settings, run_seed, verifier or VerifierSettings(), False, for_training)
     function = RewardFunction(reward)
-    task = _task(settings, run_seed, verifier or VerifierSettings(), judged_elsewhere=True)
+    task = _task(settings, run_seed, verifier or VerifierSettings(), True, for_training)
     return cast(Task, RewardedTask(task, function))
 
 
-def _task(settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings, *, judged_elsewhere: bool) -> Task:
+def _task(
+    settings: AnyTaskSettings, run_seed: int, verifier: VerifierSettings, judged_elsewhere: bool, for_training: bool
+) -> Task:
     if isinstance(settings, DataSettings):
-        return DataTask(settings, verifier, judged_elsewhere=judged_elsewhere)
+        return DataTask(settings, verifier, judged_elsewhere=judged_elsewhere, for_training=for_training)
     corpus_seed = run_seed if settings.corpus_seed is None else settings.corpus_seed
     if isinstance(settings, ClockSettings):
         return ClockTask(settings, corpus_seed)

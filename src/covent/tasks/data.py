@@ -86,27 +86,36 @@ class RejectedProblem:
 class DataTask:
     """See the module's docstring."""
 
-    def __init__(self, settings: DataSettings, verifier: VerifierSettings, *, judged_elsewhere: bool = False) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        verifier: VerifierSettings,
+        *,
+        judged_elsewhere: bool = False,
+        for_training: bool = True,
+    ) -> None:
         """Reads all rows.
 
         Args:
             settings: which files, and how their rows are read and judged.
             verifier: limits of the children that judge.
             judged_elsewhere: a reward function judges, and a row needs no answer of its own.
+            for_training: split the rows; there must be one to train on. Otherwise all are test problems, in their
+                order.
 
         Raises:
             DataError: rows that cannot be used, each with file and line; or none that can.
             MissingPathError, MissingExtraError: see `covent.tasks.row_files.rows`, and for `verifier = math`.
             IsolationError: `verifier = code`, and this machine cannot isolate programs.
         """
-        self._settings, self._judged_elsewhere = settings, judged_elsewhere
+        self._settings, self._judged_elsewhere, self._for_training = settings, judged_elsewhere, for_training
         self._splits: dict[Split, list[Problem]] = {"train": [], "validation": [], "test": []}
         self.rejected: list[RejectedProblem] = []
         self._seen: dict[str, str] = {}
         self.num_rows = 0
         for split, path in self._paths():
             self._read(split, path)
-        self._report()
+        self._report("train" if for_training else "test")
         self._math = self._programs = None
         if settings.verifier == "math" and not judged_elsewhere:
             self._math = MathVerifier(verifier, marked=settings.marked)
@@ -183,14 +192,15 @@ class DataTask:
                 self.rejected.append(RejectedProblem(row.place, str(error), row.text))
                 continue
             self._seen[problem.key] = row.place
-            self._splits[split or self._split_of(problem)].append(self._as_asked(problem))
+            chosen = (split or self._split_of(problem)) if self._for_training else "test"
+            self._splits[chosen].append(self._as_asked(problem))
 
     def _split_of(self, problem: Problem) -> Split:
         own = {"validation": self._settings.validation_path, "test": self._settings.test_path}
         return "train" if own.get(problem.split) is not None else problem.split
 
-    def _report(self) -> None:
-        """Raises: DataError: rows that cannot be used and shall not be skipped, or nothing to train on."""
+    def _report(self, needed: Split) -> None:
+        """Raises: DataError: rows that cannot be used and shall not be skipped, or none that is needed."""
         bad, where = self.rejected, ", ".join(str(path) for _, path in self._paths())
         if bad and not self._settings.skip_bad:
             shown = "; ".join(f"{each.place}: {each.reason}" for each in bad[:_SHOWN_BAD])
@@ -199,8 +209,9 @@ class DataTask:
                 f"{len(bad)} of {self.num_rows} rows cannot be used: {shown}{more}."
                 " Mend them, or leave them out with task.skip_bad=true (--skip-bad)."
             )
-        if not self._splits["train"]:
-            raise DataError(f"No row to train on in {where}: {self.num_rows} rows, {len(bad)} of them left out.")
+        if not self._splits[needed]:
+            what = "No row to train on" if needed == "train" else "No row"
+            raise DataError(f"{what} in {where}: {self.num_rows} rows, {len(bad)} of them left out.")
 
     def _problem(self, row: RawRow) -> Problem:
         """Raises: DataError with what is wrong with the row."""

@@ -21,7 +21,8 @@ from covent.errors import ConfigError
 from covent.readings import ProbeReading
 from covent.store.schema import AttributionRow
 from covent.train.anchors import NO_ANCHORS, Anchors
-from covent.train.model import LanguageModel
+from covent.train.forward_passes import AtOnce
+from covent.train.model import LanguageModel, trained
 from covent.train.probes import Probes
 from covent.train.step import VANILLA, LossChoice, OptimizerBatch, micro_batches
 
@@ -39,7 +40,7 @@ def gradients_by_cause(
     plan: Plan,
     *,
     temperature: float,
-    at_once: int,
+    at_once: AtOnce,
     choice: LossChoice = VANILLA,
     anchors: Anchors = NO_ANCHORS,
     sets: Mapping[str, Tensor] | None = None,
@@ -53,7 +54,7 @@ def gradients_by_cause(
     Returns: parts that are not 0 everywhere, before any clip of the gradient's norm. No `.grad` is touched.
     """
     chosen = {RIGHT: batch.right, WRONG: ~batch.right} if sets is None else sets
-    names, parameters = zip(*model.network.named_parameters(), strict=True)
+    names, parameters = zip(*trained(model.network).items(), strict=True)
     counts = measured.counts(choice.max_tokens)
     total: Gradients = {}
     for micro in micro_batches(
@@ -99,7 +100,7 @@ class StepAttribution:
         plan: Plan,
         *,
         temperature: float,
-        at_once: int,
+        at_once: AtOnce,
         choice: LossChoice = VANILLA,
         anchors: Anchors = NO_ANCHORS,
         sets: Mapping[str, Tensor] | None = None,
@@ -109,9 +110,9 @@ class StepAttribution:
         Raises: ConfigError for an optimizer whose step is not linear in the gradient's parts in a way known here.
         """
         _must_be_linear(optimizer)
-        weights = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
+        weights = {name: weight.detach().clone() for name, weight in trained(model.network).items()}
         momentum = {}
-        for name, parameter in model.network.named_parameters():
+        for name, parameter in trained(model.network).items():
             state = optimizer.state.get(parameter, {})
             buffer = state.get("exp_avg", state.get("momentum_buffer"))
             if buffer is not None:
@@ -143,7 +144,7 @@ class StepAttribution:
         """
         settings = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
         moved: Gradients = {}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in trained(self.network).items():
             if id(parameter) in settings:
                 parts = self._parts(name, self.optimizer.state[parameter], settings[id(parameter)], grad_factor)
                 for cause, direction in parts.items():
@@ -159,7 +160,7 @@ class StepAttribution:
           grad_factor: as for `directions`.
         """
         parts = mean_entropy_changes(self.entropy_gradient, self.directions(grad_factor))
-        step_taken = {name: p.detach().double() - self.weights[name] for name, p in self.network.named_parameters()}
+        step_taken = {name: p.detach().double() - self.weights[name] for name, p in trained(self.network).items()}
         first_order = mean_entropy_changes(self.entropy_gradient, {"step": step_taken})["step"]
         return AttributionRow(
             update=update,

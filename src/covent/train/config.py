@@ -7,11 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from covent.controls import AnyControl, OneOrSeveralControls, PPOClip, rehearsed
-from covent.tasks import AnyTaskSettings, ClockSettings, RewardSettings, VerifierSettings
+from covent.tasks import AnyTaskSettings, ClockSettings, DataSettings, RewardSettings, VerifierSettings
 
 _PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 """Of a layer. Weights beyond it fit no machine that this trainer runs on."""
+_Samples = Annotated[int, Field(ge=1, le=10**6)]
 _LearningRate = Annotated[float, Field(gt=0, le=10)]
 _Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 _AdamBeta = Annotated[float, Field(ge=0, lt=1)]
@@ -35,6 +36,16 @@ class ModelSettings(_Settings):
     """Attention heads; keys and values have as many."""
     intermediate_size: _Size = 168
     """Width of the feed-forward layer."""
+    lora_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Above 0: LoRA matrices of this rank are trained, and the weights stay as they are (the `lora` extra). The final
+    model is merged; `model/adapter` of the run holds the matrices alone."""
+    lora_alpha: Annotated[int, Field(ge=1, le=2**20)] = 32
+    """LoRA's contribution is multiplied by lora_alpha / lora_rank."""
+    target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Layers that get LoRA matrices, by the ends of their names; `all-linear`: every linear layer but the LM head."""
+    gradient_checkpointing: bool = False
+    """Forget what happens inside a transformer block and compute it again in the backward pass: less memory, more time,
+    and the same numbers."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Self:
@@ -101,6 +112,9 @@ class OptimizerSettings(_Settings):
     """The kept groups of a rollout are split into so many optimizer batches of nearly equal size."""
     responses_per_micro_batch: _PositiveInt = 64
     """Memory bound of the learner; changes the result by rounding only."""
+    tokens_per_micro_batch: int | None = Field(default=None, ge=1)
+    """A second bound: tokens of prompts and responses, padding included, of one forward pass. Responses of like length
+    then go together. A response that is longer on its own goes alone. None: the number of responses is the only one."""
 
 
 class EvaluationSettings(_Settings):
@@ -143,8 +157,9 @@ class TrainConfig(_Settings):
     """CPU threads of torch. The same seed gives the same run, bit for bit, at one thread count."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU if torch finds one."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of weights and arithmetic."""
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
+    """Of weights and arithmetic. `bfloat16`: of matrix products alone; weights that are trained, logits, entropies and
+    losses are float32. `auto`: bfloat16 for a model of `model.path` on a GPU that has it, otherwise float32."""
     task: Annotated[AnyTaskSettings, Field(discriminator="name")] = ClockSettings()
     """Which problems; `task.name` chooses, and its settings are explained in `covent.tasks`."""
     verifier: VerifierSettings = VerifierSettings()
@@ -176,6 +191,11 @@ class TrainConfig(_Settings):
     """Validation and test."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """What a run can be resumed from."""
+    report_to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    """Trackers that get the numbers too. Rows are in the run folder first, and no tracker can hold the run up; what one
+    lacks in the end, `covent track` sends."""
+    project: str = "covent"
+    """Under which trackers file the run."""
     probe_prompts: int = Field(default=48, ge=0)
     """Prompts whose responses under the start policy are the fixed probe states; 0 for no probes."""
     stop_when_gain_below: float | None = Field(default=None, gt=0, le=1)
@@ -184,8 +204,11 @@ class TrainConfig(_Settings):
     attribute_every: int = Field(default=0, ge=0)
     """Every so many optimizer steps, split the entropy change on the probe states by cause (docs/attribution.md).
     It costs some more backward passes and changes nothing in the run; 0: never."""
-    samples_kept: int = Field(default=4, ge=0)
+    samples_kept: int = Field(default=8, ge=0)
     """Responses kept with token columns at each validation, for the report."""
+    samples_detail: bool = True
+    """Write down for each token of those also what else the policy might have said, and its log-prob and entropy after
+    the optimizer step: two forward passes over them, which change nothing in the run."""
 
     @model_validator(mode="after")
     def _attribution_has_states(self) -> Self:
@@ -213,6 +236,54 @@ class TrainConfig(_Settings):
     @property
     def controls(self) -> tuple[AnyControl, ...]:
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+
+class Sampling(_Settings):
+    """How one source is sampled, where it differs from the others."""
+
+    samples_per_prompt: _Samples | None = None
+    """None: as the others."""
+    temperature: Literal[0] | _Temperature | None = None
+    """None: as the others."""
+
+
+class ScoringSettings(_Settings):
+    """All settings of `covent eval`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of sampling."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of torch. The same seed gives the same responses at one thread count."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU if torch finds one."""
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
+    """Of matrix products. `auto`: bfloat16 on a GPU that has it, otherwise float32."""
+    samples_per_prompt: _Samples = 8
+    """k: responses to each problem."""
+    temperature: Literal[0] | _Temperature = 1.0
+    """0 takes the most likely token; then samples_per_prompt=1."""
+    by_source: dict[str, Sampling] = {}
+    """Other numbers of samples and temperatures for some sources. The paper's: 32 samples at 0.6 for AIME and AMC, one
+    at 0 for the rest."""
+    max_response_tokens: _PositiveInt = 1024
+    """A longer response is cut off."""
+    responses_per_forward: _PositiveInt = 64
+    """Memory bound: responses decoded at a time."""
+    max_problems: _PositiveInt | None = None
+    """Only the first so many rows. None: all."""
+    task: DataSettings
+    """How rows are read and judged; `task.path` is the data set."""
+    verifier: VerifierSettings = VerifierSettings()
+    """Limits of the children that judge, and how many errors stop the evaluation."""
+    reward: RewardSettings = RewardSettings()
+    """A reward function of your own; a response with a reward above 0 is right."""
+
+    def sampling(self, source: str) -> tuple[int, float]:
+        """(samples, temperature) of a source."""
+        own = self.by_source.get(source, Sampling())
+        number = self.samples_per_prompt if own.samples_per_prompt is None else own.samples_per_prompt
+        temperature = self.temperature if own.temperature is None else own.temperature
+        return number, float(temperature)
 
 
 def config_warnings(config: TrainConfig) -> list[str]:

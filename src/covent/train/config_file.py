@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,8 @@ _DEFAULT_TAGS = {"task": {"name": "clock"}, "control": {"type": "ppo_clip"}}
 """What a section without its tag means, so that `task.preset=hard` alone can be said."""
 
 _TAGS = {f"{section}.{name}" for section, tag in _DEFAULT_TAGS.items() for name in tag}
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _SECTIONS = {"task": AnyTaskSettings, "control": get_args(Control)[0]}
 
@@ -44,6 +46,12 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
         settings = {}
     if not isinstance(settings, dict):
         raise ConfigError(f"'{path}' must hold settings as 'name: value' lines; it holds a {type(settings).__name__}.")
+    apply_overrides(settings, overrides)
+    return parse_config(settings, source=str(path))
+
+
+def apply_overrides(settings: dict[str, Any], overrides: list[str]) -> None:
+    """Put `key=value` words into nested settings. Raises: ConfigError: not of that form, or a key twice."""
     names = [override.partition("=")[0] for override in overrides]
     for name in names:
         if names.count(name) > 1:
@@ -51,7 +59,6 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     # A tag decides which settings its section has, so it comes first wherever it stands.
     for override in sorted(overrides, key=lambda override: override.partition("=")[0] not in _TAGS):
         _override(settings, override)
-    return parse_config(settings, source=str(path))
 
 
 def parse_config(settings: dict[str, Any], *, source: str) -> TrainConfig:
@@ -59,12 +66,17 @@ def parse_config(settings: dict[str, Any], *, source: str) -> TrainConfig:
     for section, tag in _DEFAULT_TAGS.items():
         if isinstance(settings.get(section), dict):
             settings = {**settings, section: {**tag, **settings[section]}}
+    return parsed(TrainConfig, settings, source=source)
+
+
+def parsed(kind: type[Settings], settings: dict[str, Any], *, source: str) -> Settings:
+    """Settings of a kind from nested values. Raises: ConfigError, see `parse_config`."""
     try:
-        config = TrainConfig.model_validate(settings)
+        config = kind.model_validate(settings)
     except ValidationError as error:
         found = error.errors(include_url=False)
         # A list whose members are all wrong counts as empty too, to pydantic.
-        problems = [_explain(each) for each in found if not (each["type"] == "too_short" and each["input"])]
+        problems = [_explain(each, kind) for each in found if not (each["type"] == "too_short" and each["input"])]
         raise ConfigError(f"{source}: {'; '.join(problems)}") from error
     if problems := [_not_a_number(path, given) for path, given in _changed_booleans(settings, config.model_dump(), "")]:
         raise ConfigError(f"{source}: {'; '.join(problems)}")
@@ -113,16 +125,17 @@ def _override(settings: dict[str, Any], override: str) -> None:
         settings[parents[0]] = {last: place[last]}
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, root: type[BaseModel]) -> str:
     """One pydantic problem as: where, what was given, what is allowed, what to do."""
     # Pydantic names the branch of "one control or several" in the location; nobody wrote it.
     problem = {**problem, "loc": tuple(part for part in problem["loc"] if part not in (ONE, SEVERAL))}
-    fields, path = _walk(problem["loc"])
+    fields, path = _walk(problem["loc"], root)
     given = problem["input"]
     kind = problem["type"]
     if kind == "extra_forbidden":
         word = str(problem["loc"][-1])
-        return f"unknown setting '{path}'. {_owner(str(problem['loc'][0]), word) or suggestion(word, fields)}"
+        owner = _owner(str(problem["loc"][0]), word) if root is TrainConfig else ""
+        return f"unknown setting '{path}'. {owner or suggestion(word, fields)}"
     if kind == "union_tag_invalid":
         context = problem["ctx"]
         tag, name = str(context["tag"]), context["discriminator"].strip("'")
@@ -160,11 +173,11 @@ def _owner(section: str, word: str) -> str:
     return f"It belongs to {section}.{tag} = {owners[0]}; set that too." if owners else ""
 
 
-def _walk(location: tuple[int | str, ...]) -> tuple[list[str], str]:
+def _walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str], str]:
     """The names that would have been known at a location, and its dotted path without union tags."""
-    model: Any = TrainConfig
+    model: Any = root
     path: list[str] = []
-    fields = list(TrainConfig.model_fields)
+    fields = list(root.model_fields)
     for part in location:
         if isinstance(part, int):
             path.append(str(part))

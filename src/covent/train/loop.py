@@ -12,7 +12,7 @@ import torch
 
 from covent import controls
 from covent.core.covariance import covariance_tail
-from covent.core.dynamics import predicted_entropy_changes
+from covent.core.dynamics import polarity_reading, polarity_sums, predicted_entropy_changes
 from covent.core.keys import key
 from covent.core.loss import POLICY_LOSSES
 from covent.core.plan import Measured, Plan
@@ -22,14 +22,16 @@ from covent.law import Forecaster
 from covent.law.live import outlook
 from covent.readings import ControlReading, EntropyReading, Mean, ProbeReading
 from covent.rollout.batch import Responses
-from covent.store.schema import ForecastRow, SampleRow, StepRow, UpdateRow
+from covent.store.schema import ForecastRow, StepRow, UpdateRow
 from covent.store.writer import RunWriter
 from covent.train.attribution import StepAttribution
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.faults import leave_out
+from covent.train.forward_passes import AtOnce, TokenBudget
 from covent.train.probes import Probes
-from covent.train.rollouts import Rollout, RolloutSource
+from covent.train.rollouts import RolloutSource
+from covent.train.samples import KeptSamples
 from covent.train.state import Pending, RunState
 from covent.train.step import LossChoice, OptimizerBatch, Outcome, execute, grad_clip_factor, learner_scores, measure
 
@@ -98,9 +100,11 @@ class Loop:
             state.pending = self._sampled(step, clock)
             self._moved(num_groups=self.source.num_groups, batches_done=0, num_not_applied=0)
         pending = state.pending
-        for number, batch in enumerate(self._batches(pending)):
+        batches = list(self._batches(pending))
+        for number, batch in enumerate(batches):
             if number >= state.at.batches_done:
-                self._try_update(batch, traced=number == 0 and step % every == every // 2)
+                # The last one, where the policy has moved from the one that sampled.
+                self._try_update(batch, traced=number == len(batches) - 1 and step % every == every // 2)
         clock.lap("update")
         row = self._step_row(step, pending, clock.seconds)
         self.writer.append("steps", row)
@@ -135,11 +139,13 @@ class Loop:
 
     def _try_update(self, batch: OptimizerBatch, *, traced: bool) -> None:
         """One optimizer step; one that is not finite is left out, and the run goes on with the next."""
-        at = self.state.at
+        at, kept = self.state.at, self._chosen(batch) if traced else None
         try:
             measured, plan = self.update(batch, at.step)
-            if traced:
-                self._keep_samples(at.step, batch, measured, plan)
+            if kept is not None and self.state.pending is not None:
+                where, rollout = (at.step, at.num_updates), self.state.pending.rollout
+                for row in kept.rows(self.model, where, rollout, batch, measured, plan, self.choice):
+                    self.writer.append("samples", row)
             self._moved(num_updates=at.num_updates + 1, batches_done=at.batches_done + 1)
         except NonFiniteError as error:
             if not error.tensor:
@@ -150,6 +156,17 @@ class Loop:
                 batches_done=at.batches_done + 1,
                 num_not_applied=at.num_not_applied + 1,
             )
+
+    def _chosen(self, batch: OptimizerBatch) -> KeptSamples:
+        """The responses of this batch that are kept with their tokens."""
+        config = self.config
+        return KeptSamples.before(
+            self.model,
+            batch,
+            config.samples_kept,
+            temperature=config.rollout.temperature,
+            detail=config.samples_detail,
+        )
 
     def _forecast(self, row: StepRow) -> str:
         """Forecast the rest of the run where a point of the law has just become known; say whether to stop."""
@@ -168,7 +185,7 @@ class Loop:
 
     def update(self, batch: OptimizerBatch, step: int) -> tuple[Measured, Plan]:
         """One optimizer step on one optimizer batch: Measure → Plan → Loss."""
-        config, at_once = self.config, self.config.optimizer.responses_per_micro_batch
+        config, at_once = self.config, self._at_once
         temperature = config.rollout.temperature
         num_updates, states, anchors = self.state.at.num_updates, self.state.at.controls, self.state.anchors
         if not bool(batch.advantages.isfinite().all()):
@@ -215,6 +232,13 @@ class Loop:
         return measured, plan
 
     @property
+    def _at_once(self) -> AtOnce:
+        settings = self.config.optimizer
+        if settings.tokens_per_micro_batch is None:
+            return settings.responses_per_micro_batch
+        return TokenBudget(settings.tokens_per_micro_batch, settings.responses_per_micro_batch)
+
+    @property
     def _optimizer(self) -> torch.optim.Optimizer:
         assert self.state.optimizer is not None
         return self.state.optimizer
@@ -232,7 +256,7 @@ class Loop:
             measured,
             plan,
             temperature=self.config.rollout.temperature,
-            at_once=self.config.optimizer.responses_per_micro_batch,
+            at_once=self._at_once,
             choice=self.choice,
             anchors=self.state.anchors,
         )
@@ -242,7 +266,7 @@ class Loop:
             self.model.network,
             responses,
             temperature=self.config.rollout.temperature,
-            at_once=self.config.optimizer.responses_per_micro_batch,
+            at_once=self._at_once,
         )
 
     def _batches(self, pending: Pending) -> Iterator[OptimizerBatch]:
@@ -269,45 +293,6 @@ class Loop:
             sampler_gap=pending.gap,
             seconds=seconds,
             **shared,
-        )
-
-    def _keep_samples(self, step: int, batch: OptimizerBatch, measured: Measured, plan: Plan) -> None:
-        """Some responses of one optimizer batch, right and wrong in turn, with their token columns."""
-        assert self.state.pending is not None
-        rollout, covariances = self.state.pending.rollout, measured.covariances()
-        order = torch.argsort(batch.advantages, descending=True, stable=True).tolist()
-        alternating = [row for pair in zip(order, reversed(order), strict=True) for row in pair]
-        for row in list(dict.fromkeys(alternating))[: self.config.samples_kept]:
-            self.writer.append("samples", self._sample_row(step, rollout, batch, measured, plan, covariances, row))
-
-    def _sample_row(
-        self,
-        step: int,
-        rollout: Rollout,
-        batch: OptimizerBatch,
-        measured: Measured,
-        plan: Plan,
-        covariances: torch.Tensor,
-        row: int,
-    ) -> SampleRow:
-        responses = batch.responses
-        group, sample = int(responses.group[row]), int(responses.sample[row])
-        mask = responses.mask[row]
-        problem, judgement = rollout.problems[group], rollout.judgements[group][sample]
-        return SampleRow(
-            step=step,
-            group=group,
-            sample=sample,
-            prompt=problem.prompt,
-            answer=problem.answer,
-            verdict=str(judgement.verdict),
-            reward=judgement.reward,
-            advantage=float(batch.advantages[row]),
-            tokens=self.model.tokenizer.convert_ids_to_tokens(responses.response_ids[row][mask].tolist()),
-            logprobs=measured.logprobs[row][mask].tolist(),
-            entropies=measured.entropies[row][mask].tolist(),
-            covariances=covariances[row][mask].tolist(),
-            selected=plan.chosen[row][mask].tolist(),
         )
 
 
@@ -345,6 +330,9 @@ def _update_row(
         clip_low=Mean(sum=outcome.cut_low, count=num_tokens),
         clip_high=Mean(sum=outcome.cut_high, count=num_tokens),
         covariance=covariance_tail(measured.covariances()[mask]),
+        polarity=polarity_reading(
+            polarity_sums(measured.logprobs, measured.entropies, measured.advantages, mask), num_tokens
+        ),
         control=control,
         probe=probe,
     )

@@ -10,20 +10,16 @@ from random import Random
 import torch
 from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from covent.errors import ConfigError, MissingPathError
+from covent.errors import ConfigError
 from covent.rollout.batch import Responses
+from covent.rollout.forward import use_bfloat16
 from covent.store.durable import disk_errors, replace_folder
 from covent.tasks import Problem, Task, taught
+from covent.train.adapters import add_lora, has_lora, merged_weights, save_adapter
 from covent.train.config import ModelSettings, TrainConfig
-from covent.train.model_folder import reaches_out
+from covent.train.model_folder import load_folder
 
 _PAD, _END = "<pad>", "<eos>"
 
@@ -89,12 +85,16 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config and tokenizer; `model.path` of a later run can name the folder.
 
-        The folder is there whole or not at all. Raises: DiskError.
+        LoRA is merged into the weights, and lies beside them in `adapter` too. The folder is there whole or not at all.
+        Raises: DiskError.
         """
 
         def fill(temporary: Path) -> None:
+            lora = has_lora(self.network)
             try:
-                self.network.save_pretrained(temporary)
+                self.network.save_pretrained(temporary, state_dict=merged_weights(self.network) if lora else None)
+                if lora:
+                    save_adapter(self.network, temporary / "adapter")
             except SafetensorError as error:
                 raise OSError(None, str(error)) from error
             self.tokenizer.save_pretrained(temporary)
@@ -106,12 +106,45 @@ class LanguageModel:
 def load_model(settings: ModelSettings, task: Task, *, seed: int, dtype: torch.dtype, device: str) -> LanguageModel:
     """The model of these settings, in evaluation mode (no dropout anywhere, so that ratios are exact).
 
-    Raises: MissingPathError when `settings.path` is no folder of a transformers model with safetensors weights.
+    Args:
+      dtype: of arithmetic. With bfloat16, weights that are trained are float32 all the same; those that LoRA freezes
+        are bfloat16.
+    Raises:
+      MissingPathError: `settings.path` is no folder of a transformers model with safetensors weights.
+      ConfigError: the model cannot do what the settings ask of it.
     """
-    model = _small(settings, task, seed) if settings.path is None else _downloaded(settings.path)
-    model.network.to(device=device, dtype=dtype)
+    frozen = settings.lora_rank > 0
+    weights = torch.float32 if dtype == torch.bfloat16 and not frozen else dtype
+    if settings.path is None:
+        model = _small(settings, task, seed)
+    else:
+        model = LanguageModel(*load_folder(settings.path, weights))
+    model.network.to(dtype=weights)
+    if frozen:
+        add_lora(model.network, settings, seed=seed)
+    model.network.to(device=device)
     model.network.eval()
+    if dtype == torch.bfloat16:
+        use_bfloat16(model.network)
+    if settings.gradient_checkpointing:
+        _recompute_blocks(model.network)
     return model
+
+
+def _recompute_blocks(network: PreTrainedModel) -> None:
+    # Newer and older transformers.
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(network, name) for name in names if hasattr(network, name))
+    try:
+        # The other kind, `use_reentrant`, gives no gradient where what comes in is frozen.
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(f"model.gradient_checkpointing = true: {error}") from error
+
+
+def trained(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that training changes, by name: with LoRA its matrices alone."""
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def weights_hash(model: LanguageModel) -> str:
@@ -165,31 +198,3 @@ def _small(settings: ModelSettings, task: Task, seed: int) -> LanguageModel:
         network = Qwen2ForCausalLM(config)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END, unk_token=_PAD)
     return LanguageModel(network, fast)
-
-
-def _downloaded(path: str) -> LanguageModel:
-    folder = Path(path)
-    advice = "Give a folder with config.json, tokenizer.json and *.safetensors, as `hf download … --local-dir` makes."
-    if not folder.is_dir():
-        raise MissingPathError(f"model.path = '{path}' is not a folder. {advice}")
-    if not (folder / "config.json").is_file():
-        raise MissingPathError(f"model.path = '{path}' has no config.json, so it is not a model folder. {advice}")
-    if not any(folder.glob("*.safetensors")):
-        raise MissingPathError(
-            f"model.path = '{path}' has no *.safetensors weights (pickled ones are refused). {advice}"
-        )
-    if not (folder / "tokenizer.json").is_file():
-        raise MissingPathError(f"model.path = '{path}' has no tokenizer.json. {advice}")
-    if reason := reaches_out(folder):
-        raise MissingPathError(f"model.path = '{path}' is refused: {reason}. {advice}")
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-        # tokenizer.json is the tokenizer; AutoTokenizer would rebuild it from the model's type.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # what a folder from elsewhere holds can fail in transformers in any way
-        raise MissingPathError(f"model.path = '{path}' cannot be loaded: {error} {advice}") from error
-    if tokenizer.eos_token_id is None:
-        raise MissingPathError(f"model.path = '{path}': its tokenizer has no end token, so responses could not end.")
-    return LanguageModel(network, tokenizer)

@@ -11,19 +11,40 @@ from transformers import PreTrainedModel
 
 from covent.core.dynamics import entropy_change_from_logits, entropy_of_logits
 from covent.readings import ProbeReading
-from covent.rollout.batch import Responses, response_logits
+from covent.rollout.batch import Responses, state_logits
 from covent.train.model import LanguageModel
+
+PROBE_BYTES = 256 << 20
+"""Memory of the logits that are kept from before an optimizer step."""
+
+
+def chosen_states(responses: Responses, vocabulary: int) -> Tensor:
+    """[B, T] bool: every response token, or as many as memory allows, evenly spaced over all of them.
+
+    Args:
+      vocabulary: entries; a state's logits take 8 bytes for each.
+    """
+    places = responses.mask.nonzero()
+    most = max(1, PROBE_BYTES // (8 * vocabulary))
+    if len(places) > most:
+        # In the middle of equal parts: neither the first nor the last token of a response is preferred.
+        places = places[(torch.arange(most, device=places.device) * 2 + 1) * len(places) // (2 * most)]
+    chosen = torch.zeros_like(responses.mask)
+    chosen[tuple(places.unbind(dim=1))] = True
+    return chosen
 
 
 class Probes:
     """States (prompt and response prefix) of responses that the start policy sampled; they never change.
 
-    All sums are in float64: near the end of a run a state's entropy change is of the size of float32's rounding.
+    With a large vocabulary they are some of the tokens only, so that their logits fit into `PROBE_BYTES`. All sums are
+    in float64: near the end of a run a state's entropy change is of the size of float32's rounding.
     """
 
     def __init__(self, model: LanguageModel, states: Responses) -> None:
         self._model = model
         self._states = states
+        self._chosen = chosen_states(states, model.network.get_output_embeddings().weight.shape[0])
         self._before = self._logits()
 
     def change(self, step: Callable[[], None], predicted: tuple[float, float]) -> ProbeReading:
@@ -54,22 +75,23 @@ class Probes:
           weights: by the names of `named_parameters`. They are not written into the network.
         """
         prefixed = {f"network.{name}": weight for name, weight in weights.items()}
-        logits: Tensor = functional_call(_ProbeLogits(self._model.network, self._states), prefixed, ())
+        logits: Tensor = functional_call(_ProbeLogits(self._model.network, self._states, self._chosen), prefixed, ())
         return logits
 
     @torch.no_grad()
     def _logits(self) -> Tensor:
         """[S, V] float64."""
-        return response_logits(self._model.network, self._states)[self._states.mask].double()
+        return state_logits(self._model.network, self._states, self._chosen).double()
 
 
 class _ProbeLogits(torch.nn.Module):
     """The probe states' logits as one module, as `functional_call` wants it."""
 
-    def __init__(self, network: PreTrainedModel, states: Responses) -> None:
+    def __init__(self, network: PreTrainedModel, states: Responses, chosen: Tensor) -> None:
         super().__init__()
         self.network = network
         self._states = states
+        self._chosen = chosen
 
     def forward(self) -> Tensor:
-        return response_logits(self.network, self._states)[self._states.mask].double()
+        return state_logits(self.network, self._states, self._chosen).double()

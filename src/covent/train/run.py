@@ -18,6 +18,7 @@ from covent.store.reader import read_header, read_run
 from covent.store.schema import StepRow
 from covent.store.writer import RunWriter
 from covent.tasks import Problem
+from covent.trackers.watch import watched
 from covent.train.anchors import Anchors
 from covent.train.checkpoints import save_checkpoint
 from covent.train.config import TrainConfig
@@ -79,6 +80,12 @@ class Session:
     def run(self) -> None:
         """All that is left. However it ends, the status says so and a signal's state is saved."""
         self._seconds_before = self.state.at.seconds
+        config = self.setup.config
+        # Trackers end after the status says how the run ended.
+        with watched(self.writer.folder, config.report_to, config.project, self.warn) as self._look:
+            self._run()
+
+    def _run(self) -> None:
         try:
             self._until_the_end_or_a_signal()
         except Stopped as stopped:
@@ -146,6 +153,7 @@ class Session:
 
         def after_step(row: StepRow) -> None:
             self._status("running")
+            self._look()
             self.progress("rl", row.step + 1, config.steps)
 
         loop.run(after_step)

@@ -23,6 +23,7 @@ from covent.errors import ConfigError
 from covent.provenance import commit
 from covent.store.schema import SCHEMA_VERSION, RunHeader
 from covent.tasks import Problem, Split, Task, TaughtTask, make_task, problems
+from covent.trackers.watch import check
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
 from covent.train.model import LanguageModel, load_model, max_response_tokens
@@ -52,10 +53,11 @@ class Setup:
 
         Raises: CoventError for settings that cannot be met.
         """
-        device = _device(config)
-        _make_deterministic(config.threads, device)
+        check(config.report_to)
+        device = device_of(config.device)
+        make_deterministic(config.threads, device)
         task = make_task(config.task, config.seed, config.verifier, config.reward)
-        dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
+        dtype = arithmetic_of(config.dtype, device, downloaded=config.model.path is not None)
         model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
         max_tokens = max_response_tokens(config, task, model)
         check_prompts(model, task, max_tokens)
@@ -167,15 +169,25 @@ def _exam(config: TrainConfig, task: Task, split: Literal["validation", "test"],
     )
 
 
-def _device(config: TrainConfig) -> str:
-    if config.device == "cuda" and not torch.cuda.is_available():
+def device_of(asked: str) -> str:
+    """Where to compute. Raises: ConfigError: a GPU was asked for, and there is none."""
+    if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda': torch finds no CUDA GPU here. Use device=cpu, or device=auto.")
-    if config.device == "auto":
+    if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device
+    return asked
 
 
-def _make_deterministic(threads: int, device: str) -> None:
+def arithmetic_of(asked: str, device: str, *, downloaded: bool) -> torch.dtype:
+    """The dtype of matrix products. A model that was made here is so small that bfloat16 would win nothing."""
+    if asked == "auto":
+        asked = "bfloat16" if downloaded and device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    found: torch.dtype = getattr(torch, asked)
+    return found
+
+
+def make_deterministic(threads: int, device: str) -> None:
+    """The same settings give the same numbers, on one device and at one number of CPU threads."""
     torch.set_num_threads(threads)
     # cuBLAS is reproducible only with a fixed workspace, and reads this when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -17,7 +17,7 @@ from covent.rollout.batch import Responses
 from covent.store.rows import Mark
 from covent.train.anchors import NO_ANCHORS, Anchors
 from covent.train.config import TrainConfig
-from covent.train.model import LanguageModel, weights_hash
+from covent.train.model import LanguageModel, trained, weights_hash
 from covent.train.rollouts import Rollout
 
 Tensors = dict[str, Tensor]
@@ -113,13 +113,13 @@ class RunState:
         if self.optimizer is not None:
             found["optimizer"] = optimizer_tensors(self.optimizer, network)
         if self.anchors.reference is not None:
-            found["reference"] = own_tensors(self.anchors.reference)
+            found["reference"] = own_tensors(self.anchors.reference, like=network)
         if self.probe_states is not None:
             found["probes"] = packed(self.probe_states)[0]
         if self.pending is not None:
             found["rollout"] = packed(self.pending)[0]
             if self.anchors.old is not None:
-                found["old"] = own_tensors(self.anchors.old)
+                found["old"] = own_tensors(self.anchors.old, like=network)
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -141,37 +141,39 @@ class RunState:
             self.optimizer = new_optimizer(self.at.phase, network, config)
             load_optimizer(self.optimizer, network, tensors["optimizer"])
         if self.anchors.reference is not None:
-            copy_into(self.anchors.reference, tensors["reference"])
+            copy_into(self.anchors.reference, tensors["reference"], like=network)
         if "probes" in tensors:
             self.probe_states = unpacked(Responses, tensors["probes"], {}, network.device)
         if facts["pending"] is not None:
             self.pending = unpacked(Pending, tensors["rollout"], facts["pending"], network.device)
             if self.anchors.old is not None:
-                copy_into(self.anchors.old, tensors["old"])
+                copy_into(self.anchors.old, tensors["old"], like=network)
 
 
 def new_optimizer(phase: str, network: PreTrainedModel, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of a phase before its first step."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = list(trained(network).values())
     if phase == "warm start":
         return torch.optim.AdamW(parameters, lr=config.warm_start.lr, betas=(0.9, 0.98), weight_decay=0.0)
     return torch.optim.Adam(parameters, lr=config.optimizer.lr, betas=config.optimizer.betas)
 
 
-def own_tensors(network: PreTrainedModel) -> Tensors:
-    """Weights that training can change, and persistent buffers; a weight with two names has one here."""
+def own_tensors(network: PreTrainedModel, *, like: PreTrainedModel | None = None) -> Tensors:
+    """Weights that training can change, and persistent buffers; a weight with two names has one here.
+
+    Args:
+      like: the network that is trained, where `network` is a frozen copy of it.
+    """
     kept = network.state_dict().keys()
     weights = dict(network.named_parameters())
-    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    # An anchor is frozen as a whole, and all of it is its own.
-    found = {name: weight.detach() for name, weight in (trained or weights).items()}
+    found = {name: weights[name].detach() for name in trained(like or network)}
     return found | {name: buffer for name, buffer in network.named_buffers() if name in kept}
 
 
 @torch.no_grad()
-def copy_into(network: PreTrainedModel, tensors: Tensors) -> None:
-    """Raises: ValueError when the names or shapes are not those of the network."""
-    own = own_tensors(network)
+def copy_into(network: PreTrainedModel, tensors: Tensors, *, like: PreTrainedModel | None = None) -> None:
+    """The inverse of `own_tensors`. Raises: ValueError when the names or shapes are not those of the network."""
+    own = own_tensors(network, like=like)
     for name in sorted(own.keys() ^ tensors.keys()):
         raise ValueError(f"'{name}' is in one of checkpoint and model only")
     for name, tensor in tensors.items():

@@ -19,7 +19,8 @@ from covent.core.reduce import Aggregation, part_of_mean, token_mean
 from covent.errors import NonFiniteError
 from covent.rollout.batch import Responses, require_finite, response_logits, score, token_scores
 from covent.train.anchors import NO_ANCHORS, Anchors
-from covent.train.model import LanguageModel
+from covent.train.forward_passes import AtOnce, Rows, as_wide, forward_passes, in_order, part_of
+from covent.train.model import LanguageModel, trained
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,15 @@ class Outcome:
 
 @torch.no_grad()
 def learner_scores(
-    network: PreTrainedModel, responses: Responses, *, temperature: float, at_once: int
+    network: PreTrainedModel, responses: Responses, *, temperature: float, at_once: AtOnce
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies [B, T] of all responses, without gradient, `at_once` responses a forward pass."""
-    parts = []
-    for first in range(0, len(responses), at_once):
+    """Log-probs and entropies [B, T] of all responses, without gradient, `at_once` a forward pass."""
+    passes, parts = forward_passes(responses, at_once), []
+    for rows in passes:
         stopping.poll()
-        parts.append(score(network, responses.rows(slice(first, first + at_once)), temperature=temperature))
-    logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
+        found = score(network, part_of(responses, rows), temperature=temperature)
+        parts.append([as_wide(column, responses) for column in found])
+    logprobs, entropies = (in_order(list(column), passes) for column in zip(*parts, strict=True))
     return logprobs.masked_fill(~responses.mask, 0.0), entropies.masked_fill(~responses.mask, 0.0)
 
 
@@ -82,7 +84,7 @@ def measure(
     batch: OptimizerBatch,
     *,
     temperature: float,
-    at_once: int,
+    at_once: AtOnce,
     anchors: Anchors = NO_ANCHORS,
 ) -> Measured:
     """The whole optimizer batch under the current policy, and under the reference policy if there is one."""
@@ -106,7 +108,7 @@ def measure(
 class MicroBatch(NamedTuple):
     """Some responses of an optimizer batch after their forward pass."""
 
-    rows: slice
+    rows: Rows
     mask: Tensor
     plan: Plan
     """The plan of these rows."""
@@ -121,16 +123,17 @@ def micro_batches(
     plan: Plan,
     *,
     temperature: float,
-    at_once: int,
+    at_once: AtOnce,
     choice: LossChoice,
     anchors: Anchors,
 ) -> Iterator[MicroBatch]:
-    """The optimizer batch, `at_once` responses a forward pass."""
-    for first in range(0, len(batch), at_once):
+    """The optimizer batch, `at_once` a forward pass."""
+    for rows in forward_passes(batch.responses, at_once):
         stopping.poll()
-        rows = slice(first, first + at_once)
         mask, part_plan = measured.mask[rows], plan.rows(rows)
-        logprobs, inputs = _forward(model, batch.responses.rows(rows), part_plan, temperature, anchors)
+        logprobs, inputs = _forward(model, part_of(batch.responses, rows), part_plan, temperature, anchors)
+        logprobs = as_wide(logprobs, batch.responses)
+        inputs = PenaltyInputs(*(None if each is None else as_wide(each, batch.responses) for each in inputs))
         if measured.reference_logprobs is not None:
             inputs = inputs._replace(reference_logprobs=measured.reference_logprobs[rows])
         columns = logprobs, measured.old_logprobs[rows], measured.advantages[rows], mask
@@ -148,7 +151,7 @@ def accumulate(
     plan: Plan,
     *,
     temperature: float,
-    at_once: int,
+    at_once: AtOnce,
     choice: LossChoice = VANILLA,
     anchors: Anchors = NO_ANCHORS,
 ) -> tuple[float, int, int]:
@@ -171,7 +174,7 @@ def accumulate(
             part = part + part_of_mean(terms.bonus, micro.mask, count=counts.num_tokens)
         value = float(part.detach())
         if not math.isfinite(value):
-            raise NonFiniteError(f"The loss of the responses from {micro.rows.start} on is {value}.", tensor="loss")
+            raise NonFiniteError(f"The loss of {len(micro.mask)} responses is {value}.", tensor="loss")
         part.backward()
         loss += value
         cut_low += int(terms.cut_low.sum())
@@ -218,7 +221,7 @@ def execute(
     plan: Plan,
     *,
     temperature: float,
-    at_once: int,
+    at_once: AtOnce,
     grad_clip: float,
     choice: LossChoice = VANILLA,
     anchors: Anchors = NO_ANCHORS,
@@ -238,17 +241,17 @@ def execute(
         choice=choice,
         anchors=anchors,
     )
-    parameters = list(model.network.parameters())
-    gradients = [(name, weight.grad) for name, weight in model.network.named_parameters() if weight.grad is not None]
+    weights = trained(model.network)
+    gradients = [(name, weight.grad) for name, weight in weights.items() if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
     if not math.isfinite(float(norm)):
         bad = first_bad(gradients)
         name = f"gradient of {bad}" if bad else "norm of the gradient"
         raise NonFiniteError(f"The {name} is NaN or infinite.", tensor=name)
     # As torch.nn.utils.clip_grad_norm_ does: multiplies all gradients by `grad_clip_factor`.
-    torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
+    torch.nn.utils.clip_grads_with_norm_(weights.values(), grad_clip, norm)
     optimizer.step()
-    if bad := first_bad(model.network.named_parameters()):
+    if bad := first_bad(weights.items()):
         # Too late to leave out: a finite gradient and an absurd learning rate.
         raise NonFiniteError(
             f"The optimizer step made the weight '{bad}' NaN or infinite. Lower optimizer.lr; the last checkpoint is"

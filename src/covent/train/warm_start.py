@@ -17,12 +17,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from covent import stopping
 from covent.core.keys import key
 from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
 from covent.rollout.batch import Responses, pad_left, score
+from covent.rollout.forward import arithmetic
 from covent.rollout.sampler import sample
 from covent.tasks import Answer, Problem, Task, TaughtTask, Verdict, problems, taught
 from covent.train.config import TrainConfig
@@ -54,7 +56,7 @@ def warm_start(
     settings = config.warm_start
     if settings.steps:
         task = taught(task, "warm_start.steps needs them: set warm_start.steps=0 to start from the model as it is.")
-        folder = _cache_folder() / _fingerprint(state.initial_weights, str(state.model.network.device), task, config)
+        folder = _cache_folder() / _fingerprint(state.initial_weights, state.model.network, task, config)
         begun = state.at.warm_steps > 0
         if begun or not (settings.cache and _load(state.model, folder)):
             _train_rounds(state, task, config, progress)
@@ -194,7 +196,7 @@ def _schedule(step: int, num_warmup: int, num_steps: int, final: float) -> float
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _fingerprint(initial_weights: str, device: str, task: TaughtTask, config: TrainConfig) -> str:
+def _fingerprint(initial_weights: str, network: PreTrainedModel, task: TaughtTask, config: TrainConfig) -> str:
     """Hash of the settings, the start weights, the environment and a sample of the corpus."""
     rng = Random(0)  # noqa: S311 - not cryptography
     drawn = [task.draw(rng) for _ in range(64)]
@@ -207,8 +209,8 @@ def _fingerprint(initial_weights: str, device: str, task: TaughtTask, config: Tr
         "corpus": [(problem.prompt, problem.answer, task.demonstration(problem, rng)) for problem in drawn],
         "threads": config.threads,
         "torch": torch.__version__,
-        "device": device,
-        "dtype": config.dtype,
+        "device": str(network.device),
+        "dtype": str(arithmetic(network)).removeprefix("torch."),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

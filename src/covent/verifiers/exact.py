@@ -142,6 +142,23 @@ def _equal_numbers(answer: str, truth: str) -> bool:
     return value is not None and value == rational(truth)
 
 
+def voted_answer(response: str) -> str | None:
+    r"""What a response answers, with equal answers written the same; None if it marks none.
+
+    Answers are told apart as text and as rational numbers; whether `2x` is `x + x` is not asked.
+
+    Example:
+        >>> voted_answer(r"\boxed{0.50}"), voted_answer(r"\boxed{\frac12}"), voted_answer("a half")
+        ('1/2', '1/2', None)
+    """
+    answer = marked_answer(response)
+    if answer is None or len(answer) > MAX_ANSWER_CHARS:
+        return None
+    form = normal_form(answer)
+    value = rational(form)
+    return (form or None) if value is None else str(value)
+
+
 def judge_exactly(response: str, truth: str) -> Judgement:
     r"""The verdict on a response whose final answer is marked.
 

@@ -138,6 +138,8 @@ class Recording(TrainerCallback):  # type: ignore[misc]
                 verdict="right" if reward >= self.settings.right_from else "wrong",
                 reward=reward,
                 advantage=float(whole.advantages[place, 0]),
+                update=window.update,
+                old_logprobs=whole.old_logprobs[place][:width][mask].tolist(),
                 tokens=tokenizer.convert_ids_to_tokens(micro.inputs["completion_ids"][row][mask].tolist()),
                 logprobs=columns[0],
                 entropies=columns[1],

@@ -1,0 +1,112 @@
+"""The verdict on a run in four lines: phase, entropy spent, ceiling, what to do; each with why and how sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from covent.logs.advice import Phase
+from covent.logs.explain import COLLAPSED, EDGE_FRAC, ROSE, STEADY, SURGED, Explanation
+from covent.logs.phrases import typographic
+from covent.logs.results import FitResult
+from covent.logs.run_folder import END_STEPS
+from covent.report import numbers as n
+from covent.report.subject import Subject
+
+Confidence = Literal["high", "medium", "low", "none"]
+
+PHASES: dict[Phase, tuple[str, str]] = {
+    "collapsed": ("Collapsed", f"less than {n.percent(COLLAPSED, 0)} of the entropy is left"),
+    "rising": ("Rising", f"entropy ends above {ROSE:g} times its start"),
+    "surging": ("Surging", f"entropy ends above {SURGED:g} times its lowest mean"),
+    "plateau": ("Plateau", f"the last third of the steps spent less than {n.percent(STEADY, 0)} of what was spent"),
+    "spending": (
+        "Spending",
+        f"the last third of the steps still spent {n.percent(STEADY, 0)} or more of what was spent",
+    ),
+    "too short": ("Too short to tell", "a phase needs six steps in which entropy fell"),
+}
+"""Each phase in a word, and the rule that makes it one."""
+
+
+FEW_STEPS = 20
+"""Fewer entropies tell a phase with low confidence only."""
+
+WIDE = 0.1
+"""A ceiling whose interval is wider than this share of it is told with medium confidence."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line of the verdict."""
+
+    question: str
+    answer: str
+    reason: str
+    confidence: Confidence
+    why: str
+    """Why no more and no less confident."""
+
+
+def answers(subject: Subject) -> list[Answer]:
+    """The four lines for one run; fewer where nothing is known."""
+    told, law = subject.told, subject.fit
+    if told is None or law is None:
+        return []
+    return [_phase(subject, told), _spent(subject, told), _ceiling(law), _next(told, law)]
+
+
+def _phase(subject: Subject, told: Explanation) -> Answer:
+    name, rule = PHASES[told.phase]
+    steps = 0 if subject.points is None else len(subject.points.entropies)
+    few = told.phase == "too short" or steps < FEW_STEPS
+    return Answer(
+        "Phase",
+        name,
+        f"By rule: {rule}.",
+        "low" if few else "high",
+        f"few points: {steps} entropies" if few else f"a rule on {steps} measured entropies",
+    )
+
+
+def _spent(subject: Subject, told: Explanation) -> Answer:
+    share = told.entropy_spent_frac
+    known = subject.run is not None or "?" not in told.entropy_definition
+    verb = "spent" if share >= 0 else "gained"
+    ends = f"mean of the last {END_STEPS} steps" if subject.run is not None else f"means of {n.percent(EDGE_FRAC, 0)}"
+    return Answer(
+        "Entropy spent",
+        f"{n.share(abs(share))} {verb}",
+        f"From {n.plain(told.entropy_start)} to {n.nats(told.entropy_end)} ({ends}).",
+        "high" if known else "medium",
+        told.entropy_definition if known else f"the log does not say all of its definition: {told.entropy_definition}",
+    )
+
+
+def _ceiling(law: FitResult) -> Answer:
+    doubt = typographic(law.verdict[0]) if law.verdict else ""
+    if not law.identified or law.ceiling is None:
+        return Answer("Ceiling", "Not identified", doubt or "The points do not determine the law.", "none", "no number")
+    if not law.is_possible:
+        return Answer("Ceiling", "Not determined", doubt, "none", f"the law gives {n.ceiling(law)}, which cannot be")
+    if law.is_beaten:
+        return Answer("Ceiling", n.ceiling(law), doubt, "low", "another curve fits clearly better")
+    controlled = any(sentence.startswith("Entropy was under control") for sentence in law.verdict)
+    wide = law.ceiling_interval is None or law.ceiling_interval[1] - law.ceiling_interval[0] > WIDE * law.ceiling
+    if controlled or wide:
+        why = "entropy was under control, where the law is no limit" if controlled else "a wide interval"
+        return Answer("Ceiling", n.ceiling(law), f"The law at zero entropy. {doubt}".strip(), "medium", why)
+    return Answer(
+        "Ceiling", n.ceiling(law), "The law at zero entropy.", "high", "identified, possible, no rival better"
+    )
+
+
+def _next(told: Explanation, law: FitResult) -> Answer:
+    by_law = "law" in told.advice or "law" in told.reason or told.gain_won_frac is not None
+    confidence: Confidence = "high" if law.is_sound else "low" if by_law else "medium"
+    why = {
+        "high": "it may rest on the law, which is sound here",
+        "medium": "a rule on what was measured, not on the law",
+        "low": "the law carries no weight here",
+    }[confidence]
+    return Answer("What to do", told.advice, f"{told.reason[:1].upper()}{told.reason[1:]}", confidence, why)
