@@ -110,6 +110,10 @@ def in_another_thread(verifier: MathVerifier, answer: str) -> tuple[Judgement, f
     return found[0]
 
 
+def as_it_stands(verifier: MathVerifier, response: str) -> tuple[Judgement, float]:
+    return verifier.judge([(response, TRUTH)])[0], 0.0
+
+
 def until_it_had_time(ask: Ask, verifier: MathVerifier, answer: str) -> tuple[Judgement, float, int]:
     """Where the machine had no time for the child, that says nothing of the answer, which is asked again.
 
@@ -132,7 +136,8 @@ def test_hostile_answers_end_and_the_next_right_one_scores(ask: Ask) -> None:
     for answer in hostile_answers()[::37]:
         judgement, *_ = until_it_had_time(ask, hostile, answer)
         assert judgement.verdict in ENDS, (answer[:60], judgement)
-        assert hostile.judge([(RIGHT, TRUTH)]) == [Judgement.of(Verdict.RIGHT)]
+        judgement, *_ = until_it_had_time(as_it_stands, hostile, RIGHT)
+        assert judgement == Judgement.of(Verdict.RIGHT)
     hostile.close()
 
 
