@@ -26,9 +26,13 @@ raise SystemExit(main())
 """
 
 
-def interrupted(module: str, number: int, *words: str) -> subprocess.CompletedProcess[str]:
+AS_IN_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A shell's background job, which a test may be, ignores Ctrl-C."""
+
+
+def interrupted(module: str, number: int, *words: str, first: str = "") -> subprocess.CompletedProcess[str]:
     """A command that gets Ctrl-C when it looks for its n-th module."""
-    script = AT_AN_IMPORT.format(module=module, number=number, words=list(words))
+    script = first + AT_AN_IMPORT.format(module=module, number=number, words=list(words))
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
@@ -40,5 +44,5 @@ def test_ctrl_c_while_libraries_are_loaded(number: int) -> None:
 
 def test_unprepared_it_would_be_a_traceback() -> None:
     """The negative control: the words are parsed before a command can say that it was interrupted."""
-    done = interrupted("covent.cli.main", 1, "doctor")
+    done = interrupted("covent.cli.main", 1, "doctor", first=AS_IN_A_TERMINAL)
     assert done.returncode != 130 and "KeyboardInterrupt" in done.stderr
