@@ -63,7 +63,7 @@ def score_model(
     problems = list(islice(data.problems(), settings.max_problems))
     _check_sources(settings, problems)
     model = _model(model_path, settings, task)
-    check_prompts(model, task, settings.max_response_tokens)
+    check_prompts(model, task, settings.max_response_tokens, setting="max_response_tokens")
     with contextlib.closing(data), _lines(out) as write:
         found = _Found(settings, model, task, write)
         for done, batch in _batches(settings, problems):

@@ -61,7 +61,7 @@ class Setup:
         model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
         model = model.sampled_by(config.sampler, responses_per_forward=config.optimizer.responses_per_micro_batch)
         max_tokens = max_response_tokens(config, task, model)
-        check_prompts(model, task, max_tokens)
+        check_prompts(model, task, max_tokens, setting="rollout.max_response_tokens")
         state = RunState.fresh(model)
         setup = cls(
             config,
