@@ -23,8 +23,7 @@ MEMORY_TARGET = ("bf16", "covent, low memory, C", 120)
 
 HEAD = """# Performance: log-prob and entropy from the LM head
 
-<!-- Generated: python benchmarks/lm_head.py --page > docs/performance.md
-     The plot:  python benchmarks/lm_head_plot.py benchmarks/results/lm_head_sweep.json docs/images/lm_head_memory.svg -->
+<!-- Generated: python benchmarks/lm_head.py --page > docs/performance.md; the plot by benchmarks/lm_head_plot.py -->
 
 `covent.core.lm_head` computes the log-prob of each token and the exact entropy of its distribution from hidden states
 and the LM head, with the gradients of both, and never holds the `[tokens, vocabulary]` logits.
@@ -51,8 +50,8 @@ since a CPU has no product of 16-bit numbers with a float32 result. The other ro
 `logits_dtype=torch.bfloat16`, the rounding that every peer makes.
 """
 
-TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in float32 was meant for
-plain torch or for the compiled epilogue was left open, so both are listed. What separates the two from 1.00 is the
+TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in float32 was meant
+for plain torch or for the compiled epilogue was left open, so both are listed. What separates the two from 1.00 is the
 epilogue, and the first write to fresh memory, page by page: the kept logits and the gradient of the weight, which the
 floor has at hand. Large pages help where the system has them free and cost where it must make them first
 ([log.md](log.md)), so covent does not ask for them; `THP_MEM_ALLOC_ENABLE=1` makes PyTorch ask.
@@ -188,12 +187,12 @@ def _sweep_table(result: Any) -> str:
     text = (
         f"{case['dtype']}, width {case['width']}, vocabulary {case['vocabulary']:,}: MiB beyond inputs and outputs "
         "(both gradients, log-probs, entropies), each in a fresh process. What grows is the float32 sum of the "
-        "gradient of the hidden states, 4 bytes a number, before it is rounded once; and from the second tile of tokens "
-        "on, a slice of the weight's gradient is summed in float32.\n\n"
+        "gradient of the hidden states, 4 bytes a number, before it is rounded once; and from the second tile of "
+        "tokens on, a slice of the weight's gradient is summed in float32.\n\n"
     )
     picture = (
-        "\n![Memory that a call adds, against the number of tokens: logits in one piece grow with it, covent's two modes "
-        f"stay with the gradients and values that they return]({PLOT})\n"
+        "\n![Memory that a call adds, against the number of tokens: all logits at once grow with it, covent's two modes "
+        f"stay with what they return]({PLOT})\n"
     )
     return text + _table(["tokens", *(f"{int(size):,}" for size in outputs)], rows) + picture + f"\n{_origin(result)}\n"
 

@@ -37,9 +37,9 @@ def test_the_page_is_that_of_the_results(tmp_path: Path) -> None:
 
 
 def drawn_numbers(result: Path) -> str:
-    call = "import json, sys; from lm_head_plot import drawn_numbers; print(drawn_numbers(json.load(open(sys.argv[1]))))"
-    words = [sys.executable, "-c", call, str(result)]
-    return subprocess.run(words, cwd=BENCHMARKS, capture_output=True, text=True, check=True).stdout.strip()
+    call = "import json, sys; from lm_head_plot import drawn_numbers; print(drawn_numbers(json.load(sys.stdin)))"
+    words, text = [sys.executable, "-c", call], result.read_text(encoding="utf-8")
+    return subprocess.run(words, cwd=BENCHMARKS, input=text, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_the_plot_is_that_of_the_result(tmp_path: Path) -> None:
