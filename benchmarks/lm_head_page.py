@@ -50,11 +50,11 @@ since a CPU has no product of 16-bit numbers with a float32 result. The other ro
 `logits_dtype=torch.bfloat16`, the rounding that every peer makes.
 """
 
-TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in float32 was meant
-for plain torch or for the compiled epilogue was left open, so both are listed. What separates the two from 1.00 is the
-epilogue, and the first write to fresh memory, page by page: the kept logits and the gradient of the weight, which the
-floor has at hand. Large pages help where the system has them free and cost where it must make them first
-([log.md](log.md)), so covent does not ask for them; `THP_MEM_ALLOC_ENABLE=1` makes PyTorch ask.
+TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in
+float32 was meant for plain torch or for the compiled epilogue was left open, so both are listed. What separates the two
+from 1.00 is the epilogue, and the first write to fresh memory, page by page: the kept logits and the gradient of the
+weight, which the floor has at hand. Large pages help where the system has them free and cost where it must make them
+first ([log.md](log.md)), so covent does not ask for them; `THP_MEM_ALLOC_ENABLE=1` makes PyTorch ask.
 """
 
 GPU = """## GPU
@@ -191,7 +191,7 @@ def _sweep_table(result: Any) -> str:
         "tokens on, a slice of the weight's gradient is summed in float32.\n\n"
     )
     picture = (
-        "\n![Memory that a call adds, against the number of tokens: all logits at once grow with it, covent's two modes "
+        "\n![Memory that a call adds, against the number of tokens: all logits at once grow with it, covent's modes "
         f"stay with what they return]({PLOT})\n"
     )
     return text + _table(["tokens", *(f"{int(size):,}" for size in outputs)], rows) + picture + f"\n{_origin(result)}\n"

@@ -129,6 +129,29 @@ def test_entries_that_are_switched_off(vocab_chunk: int) -> None:
     assert not close(switched_on[1], truth[1])
 
 
+@pytest.mark.parametrize("vocab_chunk", [1, 13])
+def test_a_token_that_is_switched_off_has_no_gradient(vocab_chunk: int) -> None:
+    """Its log-prob is -inf whatever the weights are; what comes in for it is not passed on."""
+    given = head(11)
+    given.bias[2] = -torch.inf
+    given.tokens[:4] = 2
+
+    def of_logprobs(function: Callable[..., tuple[Tensor, Tensor]], upstream: Tensor) -> Tensor:
+        hidden = given.hidden.clone().requires_grad_()
+        function(given._replace(hidden=hidden))[0].backward(upstream)
+        return hidden.grad
+
+    def tiles(each: Head) -> tuple[Tensor, Tensor]:
+        return chunked(each, vocab_chunk=vocab_chunk)
+
+    upstream = torch.linspace(1, 2, 7, dtype=torch.float64)
+    found = of_logprobs(tiles, upstream)
+    assert bool((found[:4] == 0).all())
+    assert bool((found[4:] != 0).any(dim=1).all())
+    assert close(found, of_logprobs(through_logits, upstream))
+    assert not close(found, of_logprobs(tiles, upstream + 0.1))
+
+
 def _finite(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return outputs[0].masked_fill(outputs[0] == -torch.inf, 0.0), outputs[1]
 
