@@ -283,11 +283,22 @@ def test_extra_readings_behind_a_mask_and_near_certainty() -> None:
     zeros = torch.zeros(4, 1, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
     found = token_readings_from_hidden(*zeros, tokens, bias=bias, mask=mask, vocab_chunk=2)
     truth = polarity(bias.expand(2, 3), tokens[:2], torch.ones(2, dtype=torch.float64))
-    assert found.polarity[:2].tolist() == pytest.approx(truth.tolist(), rel=CHUNKED)
+    assert found.polarity[:2].tolist() == pytest.approx(truth.tolist(), rel=CHUNKED, abs=0)
     assert math.isfinite(found.polarity[2])
     assert float(found.polarity[0]) != 0.0
     assert found.is_top.tolist() == [True, False, False, False]
     assert found.polarity[3] == found.sum_p_squared[3] == 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_extra_readings_of_broken_logits_are_no_numbers(broken: float) -> None:
+    given = head(34)
+    for is_broken in (True, False):
+        bias = given.bias.clone()
+        bias[3] = broken if is_broken else bias[3]
+        found = token_readings_from_hidden(given.hidden, given.weight, given.tokens, bias=bias, vocab_chunk=5)
+        for part in (found.entropy, found.sum_p_squared, found.polarity):
+            assert part.isnan().tolist() == [is_broken] * 7
 
 
 def test_sixteen_bits_against_float64() -> None:

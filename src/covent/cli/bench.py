@@ -43,7 +43,7 @@ class Bench:
         python = peers_python(folder, output)
         words = [str(folder / "lm_head.py"), "--case", self.case, "--json", str(target)]
         _run([str(python), *words], "the benchmark", {"PYTHONPATH": str(_CHECKOUT / "src"), "OMP_NUM_THREADS": "1"})
-        output.say(f"written to {target}; docs/performance.md: python benchmarks/lm_head.py --page")
+        output.say(f"written to {target}")
         return Outcome({"result": str(target)})
 
 
