@@ -47,7 +47,7 @@ use, where there is a compiler; `COVENT_COMPILE=0` turns it off.
 
 For bfloat16 inputs covent's default is the row `float32 logits`: exact, and slower on a CPU than logits in bfloat16,
 since a CPU has no product of 16-bit numbers with a float32 result. The other rows of covent ask for
-`logits_dtype=torch.bfloat16`, the rounding that every peer makes.
+`logits_dtype=torch.bfloat16`, the rounding that every peer makes. prime-rl is not published as a package and is left out.
 """
 
 TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in
@@ -61,8 +61,9 @@ GPU = """## GPU
 
 Not measured on a GPU: none was available. There the epilogue is two Triton kernels beside torch's matrix products with
 float32 tiles. Triton's interpreter holds them to the torch epilogue on a CPU, and they compile for sm_90 without spills
-(`tests/core/test_lm_head_kernels.py`). The vocabulary can lie on several ranks; 16 bytes a token travel forward
-(`tests/core/test_lm_head_ranks.py`, on gloo).
+(`tests/core/test_lm_head_kernels.py`). Kernels that fuse the product as well, which would matter for widths up to some
+2,000, are not written: without a GPU nobody could say whether they pay. The vocabulary can lie on several ranks; 16
+bytes a token travel forward (`tests/core/test_lm_head_ranks.py`, on gloo).
 """
 
 USE = """## Where it is used

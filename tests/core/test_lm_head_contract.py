@@ -277,6 +277,13 @@ def test_extra_readings_from_the_same_pass(vocab_chunk: int, scale: float) -> No
     assert all(map(torch.equal, found[:2], from_hidden(given, vocab_chunk=vocab_chunk)))
 
 
+def test_extra_readings_take_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, counted = head(35), _Counted(monkeypatch)
+    unit = given.hidden.numel() * len(given.weight)
+    assert counted.of(lambda: token_readings_from_hidden(given.hidden, given.weight, given.tokens)) == unit
+    assert counted.of(lambda: from_hidden(given)) == unit
+
+
 def test_extra_readings_behind_a_mask_and_near_certainty() -> None:
     bias, mask = torch.tensor([40.0, 0.0, -torch.inf], dtype=torch.float64), torch.tensor([True, True, True, False])
     tokens = torch.tensor([0, 1, 2, 0])
