@@ -47,7 +47,7 @@ use, where there is a compiler; `COVENT_COMPILE=0` turns it off.
 
 For bfloat16 inputs covent's default is the row `float32 logits`: exact, and slower on a CPU than logits in bfloat16,
 since a CPU has no product of 16-bit numbers with a float32 result. The other rows of covent ask for
-`logits_dtype=torch.bfloat16`, the rounding that every peer makes. prime-rl is not published as a package and is left out.
+`logits_dtype=torch.bfloat16`, the rounding that every peer makes. prime-rl is not published as a package: left out.
 """
 
 TARGET_NOTE = """Rows without `C` are plain torch, which is all that an installation needs. Whether the 1.15 in
