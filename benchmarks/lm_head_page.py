@@ -20,6 +20,8 @@ TARGETS = (
 PLOT = "images/lm_head_memory.svg"
 MEMORY_TARGET = ("bf16", "covent, low memory, C", 120)
 """MiB beyond the weight's gradient."""
+ERROR_TARGET = ("bf16", "covent, float32 logits, C", 2.5e-3)
+"""Relative error against float64."""
 
 HEAD = """# Performance: log-prob and entropy from the LM head
 
@@ -153,6 +155,11 @@ def _target_rows(cases: dict[str, Any]) -> list[list[str]]:
         gradient = case["vocabulary"] * case["width"] * 2 / 2**20
         beyond = cases[name]["peak_mib"][variant] - gradient
         rows.append([f"{name}: {variant}, MiB beyond dW", str(limit), f"{beyond:.0f}", _yes(beyond <= limit)])
+    name, variant, allowed = ERROR_TARGET
+    if name in cases:
+        for kind in ("gradient of log-prob", "gradient of entropy"):
+            error = cases[name]["errors"][variant][kind]
+            rows.append([f"{name}: {variant}, {kind}", f"{allowed:.1e}", f"{error:.1e}", _yes(error <= allowed)])
     return rows
 
 
