@@ -30,6 +30,7 @@ from lm_head_variants import VARIANTS, Variant
 from torch import Tensor
 
 from covent import __version__
+from covent.core.lm_head.tiles import tile_size
 from covent.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,9 +91,9 @@ def chosen(case: Case) -> dict[str, Variant]:
 
 
 def floor(inputs: Inputs) -> Callable[[], None]:
-    """The three products alone, by tiles of 1024 x 8192 into buffers that are there: 6 N d V operations."""
+    """The three products alone, by covent's own tiles into buffers that are there: 6 N d V operations."""
     hidden, weight = inputs.hidden.detach(), inputs.weight.detach()
-    rows, columns = min(1024, len(hidden)), min(8192, len(weight))
+    rows, columns = map(min, tile_size(hidden.device, hidden.dtype, None, None), (len(hidden), len(weight)))
     tile, of_hidden = torch.empty(rows * columns, dtype=hidden.dtype), torch.empty_like(hidden[:rows])
     of_weight = torch.empty_like(weight)
 
