@@ -114,7 +114,7 @@ def test_verl_console_keeps_its_lines() -> None:
 OPTIONAL = [
     ("events.out.tfevents.1.host.1.0", "tensorboard", "tensorboard"),
     ("trl_offline.wandb", "wandb", "wandb"),
-    ("trl_history.parquet", "pyarrow", "parquet"),
+    ("trl_history.parquet", "pyarrow", "data"),
 ]
 
 

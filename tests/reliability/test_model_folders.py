@@ -33,9 +33,13 @@ class Runs:
         return (Path.touch, (self.marker,))
 
 
+def program(marker: Path) -> str:
+    return f"import pathlib\npathlib.Path({str(marker)!r}).touch()\nclass Own: ...\n"
+
+
 def code(folder: Path, marker: Path) -> None:
-    for name in ("modeling_own.py", "configuration_own.py", "custom_generate.py", "__init__.py"):
-        (folder / name).write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\nclass Own: ...\n")
+    for name in ("modeling_own", "configuration_own", "tokenization_own", "custom_generate", "__init__"):
+        (folder / f"{name}.py").write_text(program(marker))
 
 
 def edit(folder: Path, name: str, **changes: Any) -> None:
@@ -64,6 +68,12 @@ def kernel(name: str) -> Callable[[Path, Path], None]:
 
 def giant_header(folder: Path, marker: Path) -> None:
     (folder / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+
+
+def tensors_beyond_the_file(folder: Path, marker: Path) -> None:
+    huge = {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 1 << 62]}
+    header = json.dumps({"model.embed_tokens.weight": huge}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
 def truncated(folder: Path, marker: Path) -> None:
@@ -118,6 +128,7 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "attention, by the internal name": (kernel("_attn_implementation_internal"), "_attn_implementation_internal"),
     "attention, by the old name": (kernel("_attn_implementation"), "_attn_implementation"),
     "a giant header": (giant_header, "cannot be loaded"),
+    "weights beyond the end of the file": (tensors_beyond_the_file, "cannot be loaded"),
     "truncated weights": (truncated, "cannot be loaded"),
     "an index that leaves the folder": (index("../outside.safetensors"), "no safetensors file of this folder"),
     "an index of an absolute path": (index("/etc/passwd"), "no safetensors file of this folder"),
@@ -153,10 +164,14 @@ def test_nothing_runs_and_the_reason_is_said(kind: str, whole: Path, tmp_path: P
     figure(32, f"{{count}} of {len(HOSTILE)} hostile or damaged model folders: nothing runs, refused with the reason")
 
 
-def test_the_marker_would_be_made(tmp_path: Path) -> None:
-    """The negative control: the pickle does run where pickles are loaded."""
-    pickle.loads(pickle.dumps(Runs(tmp_path / "marker")))  # noqa: S301
-    assert (tmp_path / "marker").exists()
+def test_the_traps_are_real(tmp_path: Path) -> None:
+    """The negative control: what covent does not call would run them."""
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(Runs(marker)))  # noqa: S301 - the trap itself
+    assert marker.exists()
+    marker.unlink()
+    exec(program(marker))  # noqa: S102 - the trap itself
+    assert marker.exists()
 
 
 def test_a_download_of_links_and_with_code_beside_it_is_loaded(whole: Path, tmp_path: Path) -> None:
@@ -170,8 +185,13 @@ def test_a_download_of_links_and_with_code_beside_it_is_loaded(whole: Path, tmp_
     shutil.copy(whole / "config.json", folder / "config.json")
     edit(folder, "config.json", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
     edit(folder, "generation_config.json", custom_generate="custom_generate")
+    (folder / "tokenizer_config.json").unlink()
+    shutil.copy(whole / "tokenizer_config.json", folder / "tokenizer_config.json")
+    own = {"AutoTokenizer": ["tokenization_own.Own", None]}
+    edit(folder, "tokenizer_config.json", tokenizer_class="Own", auto_map=own)
     load(folder)
     assert not marker.exists()
+    figure(32, "a model folder of links, with code beside it that is not needed: loaded, the code does not run")
 
 
 def test_weights_in_several_files_are_loaded(whole: Path, tmp_path: Path) -> None:

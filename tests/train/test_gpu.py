@@ -31,6 +31,7 @@ def test_a_run_trains_measures_and_ends(tmp_path: Path, control: str) -> None:
         assert step.entropy.value is not None
         assert 0 < step.entropy.value < math.log(NUM_WORDS)
         # Sampler and learner see the same weights on the same device.
+        assert (step.sampler_gap is None) == (step.num_kept_groups == 0)
         assert step.sampler_gap is None or step.sampler_gap < 1e-3
     probes = [row.probe for row in run.updates if row.probe is not None]
     moved = [probe for probe in probes if abs(probe.observed) > FLOAT32]

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from covent.tasks import Problem
 from covent.train.config import TrainConfig
 from covent.train.config_file import load_config
 from covent.train.run import train
+from covent.train.step import learner_scores
 from tests.support.tiny import CONTROLS, SETTINGS, tiny_config, tiny_run
+from tests.support.tolerances import FLOAT32
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +41,26 @@ def test_readings_lie_where_their_definition_puts_them(run: Run) -> None:
         assert step.entropy.weighting == "response"
         assert step.entropy_token.weighting == "token"
         assert step.entropy_token.count == step.response_length.sum
-        assert step.sampler_gap is None or step.sampler_gap < 1e-3
+        if step.num_kept_groups:
+            assert step.sampler_gap is not None and step.sampler_gap < FLOAT32
+        else:
+            assert step.sampler_gap is None, "the learner reads nothing that the sampler wrote"
     for update in run.updates:
         assert update.num_tokens == update.control.num_tokens == update.clip_low.count
         assert update.covariance.quantiles["min"] <= update.covariance.mean <= update.covariance.quantiles["max"]
         assert update.control.num_selected <= update.control.num_tokens * CONTROLS["clip_cov"].clip_cov_ratio
     assert any(update.control.num_selected for update in run.updates)
+
+
+def test_a_learner_that_reads_otherwise_shows_in_the_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control of the bound above: a temperature that is wrong by one percent."""
+
+    def warmer(*given: Any, temperature: float, **more: Any) -> Any:
+        return learner_scores(*given, temperature=1.01 * temperature, **more)
+
+    monkeypatch.setattr("covent.train.loop.learner_scores", warmer)
+    gaps = [step.sampler_gap for step in tiny_run(tmp_path / "run").steps if step.num_kept_groups]
+    assert gaps and all(gap is not None and gap > 100 * FLOAT32 for gap in gaps)
 
 
 def test_the_same_policy_has_the_same_entropy_at_the_test_and_at_the_first_rollout_only_by_chance(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Logs in Parquet tables, which need the `parquet` extra."""
+"""Logs in Parquet tables, which need the `data` extra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_parquet(path: Path, *, step: str | None = None, by: str | None = None) 
         import pyarrow
         from pyarrow.parquet import read_table
     except ModuleNotFoundError as error:
-        raise missing_extra("pyarrow", "parquet", path) from error
+        raise missing_extra("pyarrow", "data", path) from error
     try:
         rows = read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:

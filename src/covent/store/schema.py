@@ -120,7 +120,8 @@ class StepRow(Row):
     num_updates: Count
     """Optimizer steps taken on this rollout."""
     sampler_gap: float | None
-    """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths."""
+    """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths.
+    None in a step of the embedded trainer that kept no group: the learner then reads nothing of the rollout."""
     num_not_applied: int = 0
     """Optimizer steps of this rollout that were not applied, see FaultRow."""
     seconds: SecondsByPhase
