@@ -190,9 +190,17 @@ def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
     page.click("#theme-switch")
     assert colours() == light
     page.click("#theme-switch")
+    page.wait_for_selector("html[data-library]")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     assert colours() == light
+    boxes = page.evaluate(
+        """() => [...document.querySelectorAll('#curves .plot, #law .plot')].map((plot) =>
+            [plot, plot.querySelector('.main-svg')].map((one) => one.getBoundingClientRect().toJSON()))"""
+    )
+    assert boxes
+    for box, image in boxes:
+        assert image["height"] <= box["height"] + 1 and image["width"] <= box["width"] + 1
     assert page.locator("nav").is_hidden() and page.locator("#rollouts form").is_hidden()
     assert page.locator("#verdict").is_visible()
 
