@@ -14,6 +14,13 @@ def low_digits(completions: list[str], **_: Any) -> list[float]:
     ]
 
 
+def starts_low(completions: list[str], **_: Any) -> list[float]:
+    """1 if the first word is a digit below 5; raises for some of the completions of a random model."""
+    if any(text.startswith("7") for text in completions):
+        raise ValueError("seven")
+    return [float(text[:1].isdigit() and int(text[:1]) < 5) for text in completions]
+
+
 def raises_at_seven(completions: list[str], **_: Any) -> list[float]:
     """For some of the completions of a random model."""
     if any(text.startswith("7") for text in completions):

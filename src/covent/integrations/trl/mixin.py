@@ -129,7 +129,7 @@ class CoventMixin:
         killable = [each for each in self.reward_funcs if isinstance(each, KillableReward)]
         if killable:
             own = torch.tensor([each.unjudged for each in killable], device=by_function.device).any(dim=0)
-            unjudged = self.accelerator.gather(own)
+            unjudged = self.accelerator.gather(own.long()).bool()
             # TRL leaves a response without any reward out of its group's mean, and its advantage is 0.
             by_function = by_function.masked_fill(unjudged[:, None], torch.nan)
             self._metrics["train" if training else "eval"][f"{PREFIX}unjudged_frac"].append(
