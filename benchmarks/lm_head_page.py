@@ -213,8 +213,8 @@ def _training_table(result: Any) -> str:
     text = (
         f"A random float32 model of the shape of Qwen2.5-0.5B (vocabulary {size['vocabulary']:,}), "
         f"{size['num_responses']} responses of up to {size['response_tokens']} tokens: measure, plan, forward, "
-        "backward, clip, SGD. CPU seconds of one step on one thread, median and range; peak memory of the process, "
-        "the model and its gradients included.\n\n"
+        "backward, clip, SGD, all responses at once. CPU seconds of one step on one thread, median and range, one way "
+        "after the other; peak memory of the process, the model and its gradients included.\n\n"
     )
     heads = ["scored by", "seconds", "range", "steps", "peak MiB", "gradient norm", "entropy"]
     return text + _table(heads, rows) + f"\n{_origin(result)}\n"
