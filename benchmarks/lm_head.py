@@ -30,6 +30,7 @@ from lm_head_variants import VARIANTS, Variant
 from torch import Tensor
 
 from covent import __version__
+from covent.core.lm_head.compiled import LARGE
 from covent.core.lm_head.tiles import tile_size
 from covent.provenance import commit
 
@@ -56,7 +57,8 @@ CASES = {
     "sweep": Case(0, 128, 151_936, "bfloat16", sweep=(1024, 4096, 16_384, 65_536)),
     "tiny": Case(64, 32, 1001, "bfloat16"),
 }
-ERROR_CASE = Case(128, 128, 32_768, "bfloat16")
+ERROR_CASE = Case(LARGE // 32_768, 128, 32_768, "bfloat16")
+"""Just large enough for the epilogue in C."""
 SWEPT = ("covent, low memory, C", "covent, 512 MiB budget, C", "naive")
 NAIVE_LIMIT = 4096
 """Tokens beyond which all logits at once would not fit an ordinary machine."""
