@@ -19,6 +19,8 @@ MICRO_FRAC = 0.05
 @pytest.fixture(params=PAGES)
 def result(request: pytest.FixtureRequest) -> tuple[str, dict]:  # type: ignore[type-arg]
     path = ROOT / "benchmarks" / "results" / f"{request.param}.json"
+    if not path.exists():
+        pytest.skip("not measured yet")
     page = (ROOT / "docs" / PAGES[request.param]).read_text(encoding="utf-8")
     return page, json.loads(path.read_text(encoding="utf-8"))
 
