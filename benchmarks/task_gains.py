@@ -1,8 +1,8 @@
 """What small models learn on tasks with verifiers in children: held-out accuracy before and after RL, over five seeds.
 
-    python -m benchmarks.task_gains gym_spelling code                 # trains recipes/NAME.yaml with seeds 0 to 4
-    python -m benchmarks.task_gains code --runs FOLDER                # reads FOLDER/NAME-SEED, trained before
-    python -m benchmarks.task_gains --table                           # writes docs/verifiers.md again
+    python -m benchmarks.task_gains gym_numbers gym_spelling code    # trains recipes/NAME.yaml with seeds 0 to 4
+    python -m benchmarks.task_gains code --runs FOLDER               # reads FOLDER/NAME-SEED, trained before
+    python -m benchmarks.task_gains --table                          # writes docs/verifiers.md again
 
 Needs the `tasks` extra for reasoning-gym, and a machine that can isolate programs for the code task. One to two minutes
 of one core a seed. Results: benchmarks/results/task_gains.json.
@@ -15,7 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def main() -> None:
     asked = parser.parse_args()
     found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for name in asked.recipes:
-        found[name] = {"seeds": [ends(read_run(trained(name, seed, asked.runs))) for seed in SEEDS], **circumstances()}
+        runs = [read_run(trained(name, seed, asked.runs)) for seed in SEEDS]
+        found[name] = {"seeds": [ends(run) for run in runs], **circumstances(runs[0])}
         RESULT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), "gains", table(found)), encoding="utf-8")
 
@@ -86,12 +87,12 @@ def _value(found: float | None) -> float:
     return round(found, 4)
 
 
-def circumstances() -> dict[str, Any]:
-    """Versions that the tasks depend on."""
-    try:
-        return {"reasoning-gym": version("reasoning-gym")}
-    except PackageNotFoundError:
-        return {}
+def circumstances(run: Run) -> dict[str, Any]:
+    """Where the runs were made, and with which versions."""
+    versions = dict(run.header.versions)
+    if run.header.config["task"]["name"] == "reasoning_gym":
+        versions["reasoning-gym"] = version("reasoning-gym")
+    return {"hardware": run.header.hardware, "versions": versions}
 
 
 def gain(seeds: list[dict[str, Any]]) -> tuple[float, float, float]:
