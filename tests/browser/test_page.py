@@ -159,6 +159,9 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     place = plot.evaluate(PLACE_OF_42)
+    page.mouse.move(box["x"] + place[0], box["y"] + place[1])
+    # A click means the point that the pointer was last found to be at, which takes a moment.
+    page.wait_for_function("document.querySelector('#covariance .plot')._hoverdata?.[0]?.x === 42")
     page.mouse.click(box["x"] + place[0], box["y"] + place[1])
     page.wait_for_selector("#step:not([hidden])")
     assert page.evaluate("location.hash") == "#run=0&step=42"

@@ -127,7 +127,6 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None) -> str:
         folder_names=[subject.label for subject in shown if subject.run is not None],
         **_words(shown),
         **_run_card(runs),
-        methods=methods(shown),
         sections=sections(shown, parts),
         sliders=set(sliders),
         rollouts=packed_rollouts(runs),
@@ -157,16 +156,21 @@ def _words(shown: Sequence[Subject]) -> dict[str, Any]:
         else (None if each.told is None else 1 - each.told.entropy_spent_frac)
         for each in shown
     ]
+    kinds = [each.label if each.summary is None else each.summary.method for each in shown]
+    over = methods(shown)
     columns, rows = glance(names, summaries)
     told = [each.told for each in shown if each.run is None and each.told is not None]
     lead = (
-        headline(names, summaries, found)
+        over.headline
+        if over is not None and len(folders) > MOST_SIDE_BY_SIDE
+        else headline(names, summaries, found)
         if folders
         else " ".join(typographic(each.findings[0].text) for each in told[:3])
     )
     return {
         "title": " · ".join(each.label for each in shown),
-        "verdict": verdict_of_ratios([each.label for each in shown], ratios),
+        "verdict": verdict_of_ratios([each.label for each in shown], ratios, kinds),
+        "methods": over,
         "headline": lead,
         "banners": _banners(names, summaries),
         "verdicts": [(each.style, answers(each)) for each in shown],
