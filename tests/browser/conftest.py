@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,26 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
+
+
+def until(page: Any, true: str, given: object = None) -> None:
+    """Wait until an expression of the page is true. Playwright's own waiting needs eval, which the page forbids."""
+    ends = time.monotonic() + PATIENCE_MS / 1000
+    while not _is_true(page, true, given):
+        assert time.monotonic() < ends, f"never true: {true}"
+        page.wait_for_timeout(50)
+
+
+def _is_true(page: Any, true: str, given: object) -> bool:
+    from playwright.sync_api import Error
+
+    try:
+        return bool(page.evaluate(true, given))
+    except Error as error:
+        # The page is just being loaded again.
+        if "context" not in str(error):
+            raise
+        return False
 
 
 @dataclass

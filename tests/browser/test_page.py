@@ -11,7 +11,7 @@ import pytest
 
 from covent.report.page import write_report
 from covent.store.reader import read_run
-from tests.browser.conftest import Watched
+from tests.browser.conftest import Watched, until
 
 pytestmark = pytest.mark.browser
 
@@ -161,7 +161,7 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
     place = plot.evaluate(PLACE_OF_42)
     page.mouse.move(box["x"] + place[0], box["y"] + place[1])
     # A click means the point that the pointer was last found to be at, which takes a moment.
-    page.wait_for_function("document.querySelector('#covariance .plot')._hoverdata?.[0]?.x === 42")
+    until(page, "document.querySelector('#covariance .plot')._hoverdata?.[0]?.x === 42")
     page.mouse.click(box["x"] + place[0], box["y"] + place[1])
     page.wait_for_selector("#step:not([hidden])")
     assert page.evaluate("location.hash") == "#run=0&step=42"
@@ -174,7 +174,7 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
     # From a table, by keyboard.
     page.locator("#groups details").first.locator("summary").click()
     page.locator("#groups details a").nth(7).press("Enter")
-    page.wait_for_function("document.querySelector('#step h2').textContent === 'Step 7 of grpo'")
+    until(page, "document.querySelector('#step h2').textContent === 'Step 7 of grpo'")
 
 
 def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
@@ -259,14 +259,14 @@ def test_a_live_page_loads_itself_again_and_comes_back_as_it_was_left(
     place = page.evaluate("document.getElementById('tail').getBoundingClientRect().top")
     # The run ends: the page that is loaded next does not load itself again.
     write_report([read_run(demo[0])], path)
-    page.wait_for_function("document.documentElement.dataset.library && !document.getElementById('live')")
+    until(page, "document.documentElement.dataset.library && !document.getElementById('live')")
     assert page.evaluate("document.getElementById('tail').getBoundingClientRect().top") == pytest.approx(place, abs=2)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.locator("#law input.prefix").input_value() == "60"
     assert page.locator("#groups details").first.get_attribute("open") is not None
     page.locator("#rollouts").scroll_into_view_if_needed()
     page.wait_for_selector("#rollouts[data-ready]")
-    page.wait_for_function("(shown) => document.getElementById('rollouts').dataset.shown === shown", arg=shown)
+    until(page, "(shown) => document.getElementById('rollouts').dataset.shown === shown", shown)
     assert page.locator("[name=mode]").input_value() == "covariance"
     loaded = page.evaluate("performance.timeOrigin")
     page.wait_for_timeout(6000)
@@ -274,11 +274,10 @@ def test_a_live_page_loads_itself_again_and_comes_back_as_it_was_left(
 
 
 def test_a_live_page_stays_as_it_is_when_asked_to(opened: Any, demo: list[Path], tmp_path: Path) -> None:
-    page = opened(write_report([read_run(demo[0])], tmp_path / "live.html", reload_s=1)).page
+    page = opened(write_report([read_run(demo[0])], tmp_path / "live.html", reload_s=5)).page
     page.click("#live button")
-    page.wait_for_selector("html[data-library]")
     loaded = page.evaluate("performance.timeOrigin")
-    page.wait_for_timeout(6000)
+    page.wait_for_timeout(9000)
     assert page.evaluate("performance.timeOrigin") == loaded
     page.click("#live button")
-    page.wait_for_function("(loaded) => performance.timeOrigin > loaded", arg=loaded)
+    until(page, "(loaded) => performance.timeOrigin > loaded", loaded)

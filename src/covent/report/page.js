@@ -92,7 +92,7 @@
       root.dataset.library = "there";
       there();
     };
-    window.addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpack));
+    window.addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpack, { timeout: 1000 }));
   });
 
   function startLibrary() {
