@@ -48,7 +48,7 @@ def test_every_run_is_whole(runs: dict[str, Run]) -> None:
 
 
 def test_forecasts_are_made_while_it_runs(runs: dict[str, Run]) -> None:
-    """From the third point of the law on, a point being five rollouts; after the last one nothing is left to forecast."""
+    """From the third point of the law on, a point being five rollouts; after the last one nothing is left."""
     assert [row.step for row in runs["none"].forecasts] == [14, 19]
     assert [row.num_points for row in runs["none"].forecasts] == [3, 4]
 
