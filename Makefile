@@ -10,6 +10,7 @@ STAMP := .venv/.installed
 TRL_BIN := .venv-trl/bin
 TRL_OLDEST := .venv-trl/oldest
 VERL_BIN := .venv-verl/bin
+VLLM_BIN := .venv-vllm/bin
 
 # Its paths are absolute and its packages belong to one Python: in another folder, with another Python or with other
 # flags for pip, `.venv` is made anew. No flags keep what is there.
@@ -24,7 +25,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: demo test test-trl test-verl test-report reliability-trl kernels lint clean
+.PHONY: demo test test-trl test-verl test-vllm test-report reliability-trl kernels lint clean
 
 demo: $(STAMP)
 	$(BIN)/covent demo $(DEMO_FLAGS)
@@ -45,6 +46,10 @@ reliability-trl: .venv-trl/.installed
 # make test-verl PYTEST_FLAGS='-m "verl and not slow"'
 test-verl: .venv-verl/.installed
 	$(VERL_BIN)/python -m pytest -m verl tests/integrations/verl $(PYTEST_FLAGS)
+
+# vLLM on a CPU, as our sampler and beside TRL, in an environment of its own of some 4 GB; x86_64 Linux only.
+test-vllm: .venv-vllm/.installed
+	VLLM_LOGGING_LEVEL=ERROR $(VLLM_BIN)/python -m pytest -m vllm tests/integrations/vllm $(PYTEST_FLAGS)
 
 # The report in a browser. Playwright and axe-core are fetched; Chromium must be there, or the tests say how to get it.
 test-report: .venv/.browser
@@ -92,7 +97,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VERL_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --no-deps verl==0.9.1
 	touch $@
 
+.venv-vllm/.installed: pyproject.toml tests/integrations/vllm/requirements.txt
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	  -r tests/integrations/vllm/requirements.txt -e ".[trl]"
+	$(VLLM_BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec
+	touch $@
+
 # Keeps runs/: results are yours to delete.
 clean:
-	rm -rf .venv .venv-trl .venv-verl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-trl .venv-verl .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

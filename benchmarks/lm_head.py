@@ -30,6 +30,8 @@ from lm_head_variants import VARIANTS, Variant
 from torch import Tensor
 
 from covent import __version__
+from covent.core.lm_head.compiled import LARGE
+from covent.core.lm_head.tiles import tile_size
 from covent.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +57,8 @@ CASES = {
     "sweep": Case(0, 128, 151_936, "bfloat16", sweep=(1024, 4096, 16_384, 65_536)),
     "tiny": Case(64, 32, 1001, "bfloat16"),
 }
-ERROR_CASE = Case(128, 128, 32_768, "bfloat16")
+ERROR_CASE = Case(LARGE // 32_768, 128, 32_768, "bfloat16")
+"""Just large enough for the epilogue in C."""
 SWEPT = ("covent, low memory, C", "covent, 512 MiB budget, C", "naive")
 NAIVE_LIMIT = 4096
 """Tokens beyond which all logits at once would not fit an ordinary machine."""
@@ -90,9 +93,9 @@ def chosen(case: Case) -> dict[str, Variant]:
 
 
 def floor(inputs: Inputs) -> Callable[[], None]:
-    """The three products alone, by tiles of 1024 x 8192 into buffers that are there: 6 N d V operations."""
+    """The three products alone, by covent's own tiles into buffers that are there: 6 N d V operations."""
     hidden, weight = inputs.hidden.detach(), inputs.weight.detach()
-    rows, columns = min(1024, len(hidden)), min(8192, len(weight))
+    rows, columns = map(min, tile_size(hidden.device, hidden.dtype, None, None), (len(hidden), len(weight)))
     tile, of_hidden = torch.empty(rows * columns, dtype=hidden.dtype), torch.empty_like(hidden[:rows])
     of_weight = torch.empty_like(weight)
 

@@ -14,10 +14,12 @@ import argparse
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import platform
 import random
 import shutil
+import signal
 import tempfile
 import time
 import warnings
@@ -30,11 +32,12 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from benchmarks.trl_fault_processes import in_process, killed_at_random, limited, together
+from benchmarks.trl_fault_processes import ended, in_process, killed_at_random, limited, started, together
 from covent.provenance import commit
 from tests.support.tiny_trl import low_digits, trainer
 from tests.verifiers import reward_functions
 from tests.verifiers.hostile_answers import hostile_answers
+from tests.verifiers.processes import alive, descendants
 
 RESULT = Path(__file__).parent / "results" / "trl_faults.json"
 STEPS = 8
@@ -194,11 +197,11 @@ def not_finite(place: Path) -> list[str]:
             )
             try:
                 made.train()
-                ended = "finished"
+                how = "finished"
             except Exception as error:  # whatever it is, it is what is asked for
-                ended = f"stopped at step {made.state.global_step + 1} by {type(error).__name__}"
+                how = f"stopped at step {made.state.global_step + 1} by {type(error).__name__}"
             finite = all(bool(weight.isfinite().all()) for weight in made.model.parameters())
-            outcomes.append(f"{ended}, the weights {'finite' if finite else 'NaN'}")
+            outcomes.append(f"{how}, the weights {'finite' if finite else 'NaN'}")
         told.append(f"one bad {what} (NaN, +∞, -∞) in step 4: {counted(outcomes)}")
     return told
 
@@ -319,6 +322,33 @@ def full_disk(place: Path) -> list[str]:
     return [f"{len(outcomes)} limits on file size, each met in a save: stopped; with room: {counted(outcomes)}"]
 
 
+def endless(folder: Path, workers: int) -> None:
+    """A run that somebody ends; for a process of its own, which starts others as a program of its own would."""
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+    train(folder, max_steps=100_000, save_strategy="no", dataloader_num_workers=workers)
+
+
+def orphans(place: Path, num: int = 10) -> list[str]:
+    """Row 35: SIGKILL and SIGINT in turn, at a random moment of training; what is left of its processes 2 s later."""
+    told, chance = [], random.Random(0)  # noqa: S311 - not cryptography
+    for workers in (0, 2):
+        had_some, left = 0, 0
+        for number in range(num):
+            process = started(endless, place / f"{workers} {number}", workers)
+            # Until it trains, and a random time of that.
+            time.sleep(15 + chance.uniform(0, 5))
+            under = descendants(process.pid)
+            os.kill(process.pid, (signal.SIGKILL, signal.SIGINT)[number % 2])
+            ended(process, 60)
+            time.sleep(2)
+            had_some += bool(under)
+            left += bool(alive(under))
+        told.append(
+            f"dataloader_num_workers={workers}: {had_some} of {num} had processes under them; of these {left} left some"
+        )
+    return told
+
+
 ROWS: dict[int, Callable[[Path], list[str]]] = {
     1: random_kills,
     6: exact_resume,
@@ -330,6 +360,7 @@ ROWS: dict[int, Callable[[Path], list[str]]] = {
     19: not_finite,
     24: hostile_mathematics,
     28: misbehaviours,
+    35: orphans,
 }
 
 

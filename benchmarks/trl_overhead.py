@@ -8,7 +8,7 @@ taken within a round. CPU time on a shared machine grows with what runs beside i
 all rounds is the best measure of a cost, and it stands beside the median. Scoring the completions after generation is
 timed apart: there covent asks TRL for their entropies too.
 
-    python -m benchmarks.trl_overhead --rounds 8 --json benchmarks/results/trl_overhead.json
+    python -m benchmarks.trl_overhead --rounds 8 --page
     python -m benchmarks.trl_overhead --table benchmarks/results/trl_overhead.json
 
 Half a minute of one core a round; run it in the environment of `make test-trl`.
@@ -16,26 +16,22 @@ Half a minute of one core a round; run it in the environment of `make test-trl`.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import tempfile
 import time
 import warnings
-from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from benchmarks.engine_overhead import Inside, command, record
 from covent.integrations.trl import CoventGRPOTrainer
-from covent.provenance import commit
 from tests.support.tiny_trl import WORDS, network, trainer
 
+ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks/results/trl_overhead.json", ROOT / "docs/trl.md"
 BATCH, LENGTH, HIDDEN, LAYERS = 128, 32, 256, 2
 UPDATES = 4
 """Optimizer steps on each generation: the first is on-policy, the others are not."""
@@ -71,18 +67,24 @@ class OurTrainer(_Fixed, CoventGRPOTrainer):
     """covent's, on fixed completions."""
 
 
+INSIDE = Inside()
+INSIDE.watch(OurTrainer, "_covent_plan_ahead", "_covent_take_hold", "_covent_with_own_terms", "_covent_passed")
+
+
 class Clock(TrainerCallback):
-    """CPU seconds of each optimizer step."""
+    """CPU seconds of each optimizer step, and of those inside covent."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self._start = 0.0
+        self.inside: list[float] = []
+        self._start = self._inside = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._start = time.process_time()
+        self._start, self._inside = time.process_time(), INSIDE.seconds
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.seconds.append(time.process_time() - self._start)
+        self.inside.append(INSIDE.seconds - self._inside)
 
 
 def variants() -> dict[str, tuple[type, Any]]:
@@ -94,8 +96,9 @@ def variants() -> dict[str, tuple[type, Any]]:
     return found
 
 
-def seconds_of(kind: type, covent: Any, *, accumulation: int, seed: int) -> dict[str, float]:
+def seconds_of(accumulation: int, name: str, seed: int) -> dict[str, float]:
     """CPU seconds of scoring, of the first update and of a later one (least)."""
+    kind, covent = variants()[name]
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(
             kind,
@@ -116,82 +119,33 @@ def seconds_of(kind: type, covent: Any, *, accumulation: int, seed: int) -> dict
         clock = Clock()
         made.add_callback(clock)
         made.train()
-    # The first step holds the scoring of the completions too.
-    first = clock.seconds[0] - made.scoring_s
-    return {"scoring": made.scoring_s, "first update": first, "later update": min(clock.seconds[1:])}
+    return {
+        "scoring": made.scoring_s,
+        # The first step holds the scoring of the completions too.
+        "first update": clock.seconds[0] - made.scoring_s,
+        "later update": min(clock.seconds[1:]),
+        "inside covent, first": clock.inside[0],
+        "inside covent, later": min(clock.inside[1:]),
+    }
 
 
 def run(rounds: int, path: Path) -> None:
     """All rounds; the result so far is written after each."""
-    names = list(variants())
-    found: dict[str, dict[str, dict[str, list[float]]]] = {
-        str(accumulation): {name: defaultdict(list) for name in names} for accumulation in ACCUMULATIONS
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    settings = {
+        "batch": BATCH,
+        "length": LENGTH,
+        "hidden": HIDDEN,
+        "layers": LAYERS,
+        "vocabulary": len(WORDS),
+        "updates": UPDATES,
     }
     # Once for nothing: the first run of a process pays for what is loaded late.
-    seconds_of(BareTrainer, None, accumulation=1, seed=0)
-    for number in range(rounds):
-        for accumulation in ACCUMULATIONS:
-            for place in range(len(names)):
-                name = names[(place + number) % len(names)]
-                kind, covent = variants()[name]
-                for phase, value in seconds_of(kind, covent, accumulation=accumulation, seed=number).items():
-                    found[str(accumulation)][name][phase].append(value)
-        result = {
-            "hardware": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
-            "versions": {name: version(name) for name in ("trl", "transformers", "accelerate", "torch")},
-            "commit": commit(),
-            "settings": {
-                "batch": BATCH,
-                "length": LENGTH,
-                "hidden": HIDDEN,
-                "layers": LAYERS,
-                "vocabulary": len(WORDS),
-                "updates": UPDATES,
-                "rounds": number + 1,
-            },
-            "cpu_seconds": found,
-        }
-        path.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def tables(result: dict[str, Any]) -> str:
-    """TRL's CPU seconds, and what covent adds to them: by the least of all rounds, and by the median of the rounds."""
-    lines = []
-    for accumulation, table in result["cpu_seconds"].items():
-        lines += [
-            "",
-            f"Micro-batches in an optimizer step: {accumulation}. Least of {result['settings']['rounds']} rounds"
-            " (median of the rounds' shares)",
-            "",
-            "| variant | scoring | first update | later update |",
-            "|---|---|---|---|",
-        ]
-        for name, phases in table.items():
-            cells = [_cell(values, table[BARE][phase], name) for phase, values in phases.items()]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(values: list[float], bare: list[float], name: str) -> str:
-    if name == BARE:
-        return f"{min(values):.3f} s"
-    shares = [100 * (ours / theirs - 1) for ours, theirs in zip(values, bare, strict=True)]
-    return f"{100 * (min(values) / min(bare) - 1):+.1f} % ({median(shares):+.1f} %)"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/trl_overhead.json"))
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of a result and do nothing else")
-    arguments = parser.parse_args()
-    if arguments.table is None:
-        torch.set_num_threads(1)
-        warnings.simplefilter("ignore")
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        run(arguments.rounds, arguments.json)
-    print(tables(json.loads((arguments.table or arguments.json).read_text())))
+    seconds_of(1, BARE, 0)
+    libraries = ("trl", "transformers", "accelerate")
+    record(path, settings, libraries, list(variants()), ACCUMULATIONS, seconds_of, rounds)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__ or "", run, RESULT, PAGE)

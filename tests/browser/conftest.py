@@ -76,6 +76,7 @@ class Watched:
 
     def draw_everything(self) -> None:
         """All plots, as for print."""
+        self.page.wait_for_selector("html[data-library]")
         self.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         self.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
 
@@ -85,7 +86,7 @@ def opened(browser: Any) -> Iterator[Any]:
     """A function that opens a file; at the end of the test no page may have had an error, a request or a dialog."""
     contexts, pages = [], []
 
-    def open_file(path: Path, *, width: int = 1400, height: int = 900, **options: Any) -> Watched:
+    def open_file(path: Path, *, place: str = "", width: int = 1400, height: int = 900, **options: Any) -> Watched:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         contexts[-1].set_default_timeout(PATIENCE_MS)
         page = contexts[-1].new_page()
@@ -103,7 +104,7 @@ def opened(browser: Any) -> Iterator[Any]:
         page.on("request", request)
         page.on("pageerror", lambda error: watched.faults.append(f"error: {error}"))
         page.on("console", lambda said: watched.faults.append(f"console: {said.text}"))
-        page.goto(watched.url)
+        page.goto(watched.url + place)
         pages.append(watched)
         return watched
 

@@ -71,18 +71,33 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, folder / "report.html")
 
 
+DONE = {
+    "": "html[data-ready]",
+    "#curves": "#curves .plot .main-svg",
+    "#rollouts": "#rollouts .sample .token",
+}
+"""Where a page is opened, and what is there when that place can be read."""
+
+READ_AT = """(done) => new Promise((read) => {
+    const look = () => (document.querySelector(done) && performance.getEntriesByType('navigation')[0].loadEventEnd
+        ? requestAnimationFrame(() => read(performance.now())) : setTimeout(look, 5));
+    look();
+})"""
+
+
+def opening(large: Path, opened: Any, place: str) -> tuple[float, float]:
+    """Seconds from the start until the place is drawn, and until the verdict is painted."""
+    page = opened(large, place=place).page
+    done = page.evaluate(READ_AT, DONE[place])
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    page.close()
+    return done / 1000, painted / 1000
+
+
 def test_the_page_opens_fast_and_is_small(large: Path, opened: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    opens, paints = [], []
-    for _ in range(TRIES):
-        page = opened(large).page
-        page.wait_for_selector("html[data-ready]")
-        times = page.evaluate(
-            "[performance.getEntriesByType('navigation')[0].loadEventEnd,"
-            " performance.getEntriesByName('first-contentful-paint')[0].startTime]"
-        )
-        opens.append(times[0] / 1000)
-        paints.append(times[1] / 1000)
-        page.close()
+    tries = {place: [opening(large, opened, place) for _ in range(TRIES)] for place in DONE}
+    opens = {place: min(done for done, _ in found) for place, found in tries.items()}
+    painted = min(paint for _, paint in tries[""])
     page = opened(large).ready().page
     spent = page.evaluate(
         """() => { const start = performance.now(); const form = document.querySelector('#rollouts form');
@@ -92,12 +107,12 @@ def test_the_page_opens_fast_and_is_small(large: Path, opened: Any, capsys: pyte
     shown = int(page.locator("#rollouts").get_attribute("data-shown"))
     size = large.stat().st_size
     with capsys.disabled():
-        print(
-            f"\n9 runs of 200 steps, {shown} rollouts: file {size / 1e6:.1f} MB; opens in {min(opens):.2f} s"
-            f" (of {TRIES}: {', '.join(f'{value:.2f}' for value in opens)}); verdict painted after {min(paints):.2f} s"
-            f" ({', '.join(f'{value:.2f}' for value in paints)}); sorting all rollouts {spent:.0f} ms"
-        )
+        print(f"\n9 runs of 200 steps, {shown} rollouts: file {size / 1e6:.1f} MB; sorting all rollouts {spent:.0f} ms")
+        for place, found in tries.items():
+            listed = ", ".join(f"{done:.2f}" for done, _ in found)
+            print(f"  opened at {place or 'its top'}: {opens[place]:.2f} s (of {TRIES}: {listed})")
+        print(f"  verdict painted after {painted:.2f} s ({', '.join(f'{paint:.2f}' for _, paint in tries[''])})")
     assert shown >= NUM_ROLLOUTS
     assert size < FILE_BYTES
-    assert min(opens) < OPENS_S
-    assert min(paints) < VERDICT_S
+    assert max(opens.values()) < OPENS_S
+    assert painted < VERDICT_S

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from covent.report.page import write_report
+from covent.store.reader import read_run
 from tests.browser.conftest import Watched
 
 pytestmark = pytest.mark.browser
@@ -157,6 +159,9 @@ def test_a_point_leads_to_its_step_and_its_rollouts(pages: dict[str, Path], open
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     place = plot.evaluate(PLACE_OF_42)
+    page.mouse.move(box["x"] + place[0], box["y"] + place[1])
+    # A click means the point that the pointer was last found to be at, which takes a moment.
+    page.wait_for_function("document.querySelector('#covariance .plot')._hoverdata?.[0]?.x === 42")
     page.mouse.click(box["x"] + place[0], box["y"] + place[1])
     page.wait_for_selector("#step:not([hidden])")
     assert page.evaluate("location.hash") == "#run=0&step=42"
@@ -190,9 +195,17 @@ def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
     page.click("#theme-switch")
     assert colours() == light
     page.click("#theme-switch")
+    page.wait_for_selector("html[data-library]")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     assert colours() == light
+    boxes = page.evaluate(
+        """() => [...document.querySelectorAll('#curves .plot, #law .plot')].map((plot) =>
+            [plot, plot.querySelector('.main-svg')].map((one) => one.getBoundingClientRect().toJSON()))"""
+    )
+    assert boxes
+    for box, image in boxes:
+        assert image["height"] <= box["height"] + 1 and image["width"] <= box["width"] + 1
     assert page.locator("nav").is_hidden() and page.locator("#rollouts form").is_hidden()
     assert page.locator("#verdict").is_visible()
 
@@ -228,3 +241,44 @@ def test_a_table_saves_as_csv(pages: dict[str, Path], opened: Any, demo: list[Pa
     assert lines[0].startswith("run,step,") and len(lines) == 1 + len(rows)
     first = rows[0]["entropy"]
     assert float(lines[1].split(",")[2]) == pytest.approx(first["sum"] / first["count"], rel=1e-5)
+
+
+def test_a_live_page_loads_itself_again_and_comes_back_as_it_was_left(
+    opened: Any, demo: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "live.html"
+    write_report([read_run(demo[0])], path, reload_s=3)
+    page = opened(path, color_scheme="light").ready().page
+    page.click("#theme-switch")
+    page.select_option("[name=mode]", "covariance")
+    page.select_option("[name=verdict]", "wrong")
+    shown = page.locator("#rollouts").get_attribute("data-shown")
+    page.locator("#law input.prefix").fill("60")
+    page.locator("#groups details summary").first.click()
+    page.evaluate("document.getElementById('tail').scrollIntoView(); window.scrollBy(0, 37)")
+    place = page.evaluate("document.getElementById('tail').getBoundingClientRect().top")
+    # The run ends: the page that is loaded next does not load itself again.
+    write_report([read_run(demo[0])], path)
+    page.wait_for_function("document.documentElement.dataset.library && !document.getElementById('live')")
+    assert page.evaluate("document.getElementById('tail').getBoundingClientRect().top") == pytest.approx(place, abs=2)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.locator("#law input.prefix").input_value() == "60"
+    assert page.locator("#groups details").first.get_attribute("open") is not None
+    page.locator("#rollouts").scroll_into_view_if_needed()
+    page.wait_for_selector("#rollouts[data-ready]")
+    page.wait_for_function("(shown) => document.getElementById('rollouts').dataset.shown === shown", arg=shown)
+    assert page.locator("[name=mode]").input_value() == "covariance"
+    loaded = page.evaluate("performance.timeOrigin")
+    page.wait_for_timeout(6000)
+    assert page.evaluate("performance.timeOrigin") == loaded
+
+
+def test_a_live_page_stays_as_it_is_when_asked_to(opened: Any, demo: list[Path], tmp_path: Path) -> None:
+    page = opened(write_report([read_run(demo[0])], tmp_path / "live.html", reload_s=1)).page
+    page.click("#live button")
+    page.wait_for_selector("html[data-library]")
+    loaded = page.evaluate("performance.timeOrigin")
+    page.wait_for_timeout(6000)
+    assert page.evaluate("performance.timeOrigin") == loaded
+    page.click("#live button")
+    page.wait_for_function("(loaded) => performance.timeOrigin > loaded", arg=loaded)

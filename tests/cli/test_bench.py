@@ -29,6 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         return subprocess.CompletedProcess(words, returncode=3 if "fails.json" in words[-1] else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return found
 
@@ -56,6 +57,17 @@ def test_without_a_checkout(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="need a checkout"):
         benchmarks_folder(tmp_path)
     assert benchmarks_folder(bench._CHECKOUT).is_dir()
+
+
+def test_what_would_fail_after_minutes_is_said_at_once(
+    calls: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["bench", "--out", str(tmp_path / "nowhere" / "a.json")]) == 2
+    assert "make it first" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert main(["bench", "--out", str(tmp_path / "a.json")]) == 1
+    assert "run the benchmark on Linux" in capsys.readouterr().err
+    assert calls == []
 
 
 def test_the_peers_are_pinned() -> None:

@@ -10,6 +10,7 @@ import pytest
 from covent.cli.live import Tail
 from covent.cli.main import main
 from covent.cli.watched import WatchedRun
+from covent.store.lock import locked
 from covent.store.reader import read_run
 from covent.store.schema import StepRow
 from tests.support.synthetic import write_run
@@ -30,13 +31,58 @@ def test_the_facts_are_those_of_the_rows(tmp_path: Path, capsys: pytest.CaptureF
     assert "<!doctype html>" in page.read_text("utf-8")
 
 
-def test_the_time_left_is_that_of_the_steps_to_come(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", num_steps=40, stop_after=30)
+def running(folder: Path) -> Path:
+    """A run that was cut off, with the status of one that goes on."""
+    write_run(folder, num_steps=40, stop_after=30)
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running", "message": ""}))
-    run = WatchedRun.of(folder)
+    return folder
+
+
+def test_the_time_left_is_that_of_the_steps_to_come(tmp_path: Path) -> None:
+    folder = running(tmp_path / "run")
+    with locked(folder):
+        run = WatchedRun.of(folder)
+        run.read()
+        assert not run.has_ended and run.facts()["seconds_left"] == pytest.approx(10 * 0.21)
+    # Its process is gone: there is nothing to wait for.
     run.read()
-    assert not run.has_ended and run.facts()["seconds_left"] == pytest.approx(10 * 0.21)
+    assert run.has_ended and run.facts()["seconds_left"] is None
+
+
+def test_a_page_follows_its_run_and_stays_as_it_is_when_the_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, page = running(tmp_path / "run"), tmp_path / "page.html"
+    held, pages = locked(folder), []
+
+    def next_look(_: float) -> None:
+        pages.append(page.read_text("utf-8"))
+        if len(pages) == 2:
+            held.release()
+
+    monkeypatch.setattr("covent.cli.watch.time.sleep", next_look)
+    assert main(["watch", str(folder), "--html", str(page)]) == 0
+    pages.append(page.read_text("utf-8"))
+    follows = ['<noscript><meta http-equiv="refresh" content="15">' in text for text in pages]
+    assert follows == ['data-reload="15"' in text for text in pages] == [True, True, False]
+    # Nothing was new at the second look, so nothing was written.
+    assert pages[0] == pages[1]
+    assert "interrupted" in capsys.readouterr().out and "is not finished" in pages[0]
+    assert "was interrupted after 30 of 40 rollout steps" in pages[2] and "it was killed" in pages[2]
+
+
+def test_a_page_whose_watcher_leaves_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, page = running(tmp_path / "run"), tmp_path / "page.html"
+
+    def leave(_: float) -> None:
+        assert "data-reload" in page.read_text("utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("covent.cli.watch.time.sleep", leave)
+    with locked(folder):
+        assert main(["watch", str(folder), "--html", str(page)]) == 0
+    assert "data-reload" not in page.read_text("utf-8")
 
 
 def test_a_run_that_is_cut_back_is_read_anew(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ LAYERS = {
     "trackers": Layer(4, "pydantic", optional="trackio wandb tensorboard"),
     "logs": Layer(4, "numpy pydantic yaml plotly", optional="pyarrow tensorboard wandb google matplotlib"),
     "lint": Layer(1, "yaml"),
-    "rollout": Layer(4, "torch jaxtyping transformers tokenizers"),
+    "rollout": Layer(4, "torch jaxtyping transformers tokenizers", optional="vllm"),
     "report": Layer(5, "numpy pydantic plotly jinja2 markupsafe yaml", optional="matplotlib"),
     "train": Layer(
         5, "torch jaxtyping transformers tokenizers numpy pydantic yaml rich filelock safetensors", optional="peft"

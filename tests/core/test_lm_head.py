@@ -41,7 +41,7 @@ def through_logits(given: Head, temperature: Any = 1.0) -> tuple[Tensor, Tensor]
     return logprob_and_entropy(given.hidden @ given.weight.T + given.bias, given.tokens, temperature=temperature)
 
 
-def chunked(given: Head, temperature: Any = 1.0, **chunks: int) -> tuple[Tensor, Tensor]:
+def chunked(given: Head, temperature: Any = 1.0, **chunks: Any) -> tuple[Tensor, Tensor]:
     return logprob_and_entropy_from_hidden(
         given.hidden, given.weight, given.tokens, bias=given.bias, temperature=temperature, **chunks
     )
@@ -79,12 +79,14 @@ def test_values_and_gradients(token_chunk: int, vocab_chunk: int, temperature: f
     assert not any(map(close, gradients(chunked, given, other, **sizes), true_gradients))
 
 
-def test_gradients_by_finite_differences() -> None:
+@pytest.mark.parametrize("settings", [{}, {"softcap": 1.5, "workspace_bytes": 2 * 5 * 8}])
+@pytest.mark.parametrize("temperature", [0.7, torch.tensor([0.5, 1.0, 1.7], dtype=torch.float64)], ids=["0.7", "each"])
+def test_gradients_by_finite_differences(settings: dict[str, Any], temperature: float | Tensor) -> None:
     given = head(1, num=3, width=2, vocabulary=5)
     leaves = [t.clone().requires_grad_() for t in (given.hidden, given.weight, given.bias)]
 
     def function(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        return chunked(Head(hidden, weight, given.tokens, bias), 0.7, token_chunk=2, vocab_chunk=2)
+        return chunked(Head(hidden, weight, given.tokens, bias), temperature, token_chunk=2, vocab_chunk=2, **settings)
 
     assert torch.autograd.gradcheck(function, leaves)
 
@@ -127,6 +129,29 @@ def test_entries_that_are_switched_off(vocab_chunk: int) -> None:
     assert all(map(close, leaves, truths))
     switched_on = chunked(given._replace(bias=given.bias.nan_to_num(neginf=-3.0)), vocab_chunk=vocab_chunk)
     assert not close(switched_on[1], truth[1])
+
+
+@pytest.mark.parametrize("vocab_chunk", [1, 13])
+def test_a_token_that_is_switched_off_has_no_gradient(vocab_chunk: int) -> None:
+    """Its log-prob is -inf whatever the weights are; what comes in for it is not passed on."""
+    given = head(11)
+    given.bias[2] = -torch.inf
+    given.tokens[:4] = 2
+
+    def of_logprobs(function: Callable[..., tuple[Tensor, Tensor]], upstream: Tensor) -> Tensor:
+        hidden = given.hidden.clone().requires_grad_()
+        function(given._replace(hidden=hidden))[0].backward(upstream)
+        return hidden.grad
+
+    def tiles(each: Head) -> tuple[Tensor, Tensor]:
+        return chunked(each, vocab_chunk=vocab_chunk)
+
+    upstream = torch.linspace(1, 2, 7, dtype=torch.float64)
+    found = of_logprobs(tiles, upstream)
+    assert bool((found[:4] == 0).all())
+    assert bool((found[4:] != 0).any(dim=1).all())
+    assert close(found, of_logprobs(through_logits, upstream))
+    assert not close(found, of_logprobs(tiles, upstream + 0.1))
 
 
 def _finite(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from covent.core.entropy import logprob_and_entropy
 from covent.core.lm_head import compiled, token_readings_from_hidden
 from covent.core.lm_head.compiled import CompiledEpilogue, compiled_library
 from covent.core.lm_head.epilogue import Rows, Shape, Slope, TorchEpilogue
-from covent.core.lm_head.sums import REST, TOP, WEIGHTED, statistics
+from covent.core.lm_head.sums import REST, TOP, WEIGHTED, extras, statistics
 from tests.support.tolerances import COMPILED, HEAD_GRADIENT_16_BIT, NEAR_ZERO_ENTROPY
 
 PLAIN = Shape(None, None)
@@ -93,9 +93,11 @@ def test_gradient(library: Any, dtype: torch.dtype, steep: bool) -> None:
 def test_broken_logits(library: Any, broken: float) -> None:
     z = logits(torch.float32)
     z[4, 600] = broken
-    sums = both(library, z)[1].fold(z, PLAIN, rows(False), extra=False, keep=None)
-    entropy = statistics(sums, 1.0).entropy
-    assert entropy.isnan().nonzero().flatten().tolist() == [4, 11]
+    for epilogue in both(library, z):
+        sums = epilogue.fold(z, PLAIN, rows(False), extra=True, keep=None)
+        found = statistics(sums, 1.0)
+        for part in (found.entropy, *extras(sums, found)[1:]):
+            assert part.isnan().nonzero().flatten().tolist() == [4, 11]
 
 
 @needs_compiler

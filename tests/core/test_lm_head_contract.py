@@ -14,6 +14,7 @@ from covent.core.dynamics import polarity
 from covent.core.entropy import logprob_and_entropy
 from covent.core.lm_head import logprob_and_entropy_from_hidden, token_readings_from_hidden
 from covent.core.lm_head.products import Products
+from covent.core.lm_head.tiles import Kept, tile_size
 from covent.errors import ConfigError
 from tests.core.test_lm_head import QWEN_VOCABULARY, Head, close, gradients, head, through_logits
 from tests.support.tolerances import CHUNKED, FLOAT32, HEAD_GRADIENT_16_BIT, NEAR_ZERO_ENTROPY
@@ -145,6 +146,34 @@ def test_tokens_without_gradient_are_left_out_of_the_backward_pass(monkeypatch: 
     assert all(bool((g == 0).all()) for g in backward(0 * upstream, None))
 
 
+def test_a_budget_keeps_as_many_tokens_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, counted = head(33, num=8), _Counted(monkeypatch)
+    unit, of_token = given.hidden.numel() * len(given.weight), given.hidden.shape[1] * len(given.weight)
+
+    def spent(workspace_bytes: int) -> int:
+        return counted.of(lambda: gradients(from_hidden, given, workspace_bytes=workspace_bytes, token_chunk=1))
+
+    # Forward 1 unit, backward 2, the first product of dW apart; and the logits of the tokens that did not fit.
+    for num_kept in range(9):
+        for more in (0, 13 * 8 - 1):
+            assert spent(num_kept * 13 * 8 + more) == 3 * unit - of_token + max(0, 8 - num_kept) * of_token
+    token_bytes = 1000 * 2 + 3 * 4
+    for workspace_bytes in (0, token_bytes - 1, 5 * token_bytes, 6 * token_bytes - 1, 10**9):
+        kept = Kept.within(workspace_bytes, 8, 1000, 400, dtype=torch.float16, like=torch.empty(()))
+        assert kept.tops is not None
+        assert kept.logits.nbytes + kept.tops.nbytes == min(8, workspace_bytes // token_bytes) * token_bytes
+
+
+def test_a_tile_takes_the_same_memory_in_every_dtype() -> None:
+    cpu, sizes = torch.device("cpu"), {}
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        tokens, vocabulary = tile_size(cpu, dtype, None, None)
+        sizes[dtype] = tokens * vocabulary * dtype.itemsize
+        assert tile_size(cpu, dtype, 3, None) == (3, vocabulary)
+        assert tile_size(cpu, dtype, None, 5) == (tokens, 5)
+    assert len(set(sizes.values())) == 1
+
+
 def _dense(*gradients: Tensor | None) -> list[Tensor]:
     return [torch.full((8,), 1e-300, dtype=torch.float64) + (0 if g is None else g) for g in gradients]
 
@@ -248,17 +277,35 @@ def test_extra_readings_from_the_same_pass(vocab_chunk: int, scale: float) -> No
     assert all(map(torch.equal, found[:2], from_hidden(given, vocab_chunk=vocab_chunk)))
 
 
+def test_extra_readings_take_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, counted = head(35), _Counted(monkeypatch)
+    unit = given.hidden.numel() * len(given.weight)
+    assert counted.of(lambda: token_readings_from_hidden(given.hidden, given.weight, given.tokens)) == unit
+    assert counted.of(lambda: from_hidden(given)) == unit
+
+
 def test_extra_readings_behind_a_mask_and_near_certainty() -> None:
     bias, mask = torch.tensor([40.0, 0.0, -torch.inf], dtype=torch.float64), torch.tensor([True, True, True, False])
     tokens = torch.tensor([0, 1, 2, 0])
     zeros = torch.zeros(4, 1, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
     found = token_readings_from_hidden(*zeros, tokens, bias=bias, mask=mask, vocab_chunk=2)
     truth = polarity(bias.expand(2, 3), tokens[:2], torch.ones(2, dtype=torch.float64))
-    assert found.polarity[:2].tolist() == pytest.approx(truth.tolist(), rel=CHUNKED)
+    assert found.polarity[:2].tolist() == pytest.approx(truth.tolist(), rel=CHUNKED, abs=0)
     assert math.isfinite(found.polarity[2])
     assert float(found.polarity[0]) != 0.0
     assert found.is_top.tolist() == [True, False, False, False]
     assert found.polarity[3] == found.sum_p_squared[3] == 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_extra_readings_of_broken_logits_are_no_numbers(broken: float) -> None:
+    given = head(34)
+    for is_broken in (True, False):
+        bias = given.bias.clone()
+        bias[3] = broken if is_broken else bias[3]
+        found = token_readings_from_hidden(given.hidden, given.weight, given.tokens, bias=bias, vocab_chunk=5)
+        for part in (found.entropy, found.sum_p_squared, found.polarity):
+            assert part.isnan().tolist() == [is_broken] * 7
 
 
 def test_sixteen_bits_against_float64() -> None:

@@ -31,8 +31,8 @@ def test_rows_on_ranks(num_ranks: int, tmp_path: Path) -> None:
         assert torch.allclose(each["hidden"], hidden, rtol=CHUNKED, atol=CHUNKED)
     assert torch.allclose(torch.cat([each["weight"] for each in found]), weight, rtol=CHUNKED, atol=CHUNKED)
     assert torch.allclose(torch.cat([each["bias"] for each in found]), bias, rtol=CHUNKED, atol=CHUNKED)
-    # One number for the size of the shard, then six a token that counts; four without the extra readings.
-    assert found[0]["sent"].tolist() == [1, 6 * (NUM - 1)]
+    # The size of the shard, then six float64 a token that counts; without the extra readings four float32, 16 bytes.
+    assert found[0]["sent"].tolist() == [8, 6 * 8 * (NUM - 1), 8, 16 * NUM]
 
     # What a rank would see without the others.
     hidden, weight, _, tokens = given_head()

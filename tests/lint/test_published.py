@@ -74,6 +74,18 @@ def test_the_papers_own_settings_are_nothing_above_information(size: str, contro
         assert report.setup.batch.updates_per_rollout == 8
 
 
+@pytest.mark.parametrize("place", ["trl", "verl"])
+def test_our_own_recipes_are_nothing_above_information(place: str) -> None:
+    """Those of verl build on `paper.yaml` beside them, and that is read too."""
+    for path in sorted((ROOT / "recipes" / place).glob("*_*b.yaml")):
+        report = lint(path)
+        assert wrong(report) == {}, path
+        assert report.setup.batch.updates_per_rollout == 8
+        assert report.setup.batch.max_response.value == 8192
+        assert report.setup.scope == "window"
+    assert wrong(lint(ROOT / "recipes" / place / "cpu.yaml")) == {}
+
+
 def test_percent_and_fraction_are_told_apart() -> None:
     """0.2 is 0.2 % to the authors' fork and 20 % to verl and to SkyRL."""
     fork = lint(DATA / "dapo_7b_kl_cov.sh").setup

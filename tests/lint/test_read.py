@@ -44,6 +44,49 @@ def test_a_word_on_top_replaces_what_the_file_says(tmp_path: Path) -> None:
     assert lint(path, ["actor_rollout_ref.actor.policy_loss.kl_cov_ratio=0.002"]).setup.share_frac == 0.002
 
 
+def test_a_config_beside_it_that_it_builds_on_is_read(tmp_path: Path) -> None:
+    loss = "actor_rollout_ref: {actor: {policy_loss: {loss_mode: kl_cov, kl_cov_ratio: %s}}}"
+    written(tmp_path, "base.yaml", "defaults: [elsewhere]\n" + loss % 0.2 + "\ndata: {train_batch_size: 64}")
+    last = lint(written(tmp_path, "last.yaml", "defaults: [base, _self_]\n" + loss % 0.002))
+    implied = lint(written(tmp_path, "implied.yaml", "defaults: [base]\n" + loss % 0.002))
+    first = lint(written(tmp_path, "first.yaml", "defaults: [_self_, base]\n" + loss % 0.002))
+    assert [each.setup.share_frac for each in (last, implied, first)] == [0.002, 0.002, 0.2]
+    assert {each.setup.batch.prompts.value for each in (last, implied, first)} == {64}
+
+
+def test_what_it_builds_on_and_is_not_there_is_said(tmp_path: Path) -> None:
+    """Only files beside it are read, never one in another folder."""
+    written(tmp_path, "base.yaml", "defaults: [elsewhere]\ndata: {train_batch_size: 64}")
+    (tmp_path / "inner").mkdir()
+    text = "defaults: [base, ../base, {actor: dp_actor}, 3]\nactor_rollout_ref: {actor: {ppo_epochs: 1}}"
+    report = lint(written(tmp_path / "inner", "a.yaml", text))
+    (said,) = [each for each in report.findings if each.rule == "defaults-unread"]
+    assert said.setting == "defaults: base, ../base, actor: dp_actor, 3"
+    assert report.setup.batch.prompts.value == 1024
+    report = lint(written(tmp_path, "a.yaml", text))
+    (said,) = [each for each in report.findings if each.rule == "defaults-unread"]
+    assert said.setting == "defaults: elsewhere, ../base, actor: dp_actor, 3"
+    assert report.setup.batch.prompts.value == 64
+
+
+def test_configs_that_build_on_each_other_are_refused(tmp_path: Path) -> None:
+    written(tmp_path, "a.yaml", "defaults: [b]\ndata: {train_batch_size: 64}")
+    written(tmp_path, "b.yaml", "defaults: [a]\ndata: {train_batch_size: 64}")
+    with pytest.raises(ConfigError, match=r"a\.yaml -> b\.yaml -> a\.yaml"):
+        lint(tmp_path / "a.yaml")
+
+
+def test_a_config_of_two_engines_is_read_as_that_of_most_settings(tmp_path: Path) -> None:
+    """One setting of verl in a config of SkyRL made all of it one of verl, and nothing else was read."""
+    algorithm = "trainer: {algorithm: {policy_loss_type: kl_cov, kl_cov: {kl_cov_frac: 0.002}}}"
+    report = lint(written(tmp_path, "a.yaml", algorithm + "\nactor_rollout_ref: {rollout: {n: 8}}"))
+    assert (report.setup.engine, report.setup.share_frac) == ("skyrl", 0.002)
+    (said,) = [each for each in report.findings if each.rule == "two-engines"]
+    assert said.setting == "actor_rollout_ref.rollout.n" and "verl has" in said.text
+    told = lint(tmp_path / "a.yaml", engine="verl")
+    assert told.setup.engine == "verl" and "trainer.algorithm.policy_loss_type" in told.findings[0].setting
+
+
 def test_a_reference_to_another_setting_is_followed() -> None:
     settings = Settings("s", {"a.b": "${c.d}", "c.d": 4, "e": "${oc.env:HOME}"})
     assert (settings.count("a.b", None).value, settings.count("e", 1).value) == (4, None)

@@ -93,6 +93,8 @@ CASES: list[Case] = [
     ("unknown-setting", ERROR, KL, [f"{ACTOR}.entropy_coef=0.001"], [f"{BONUS}=0.0001"]),
     ("unknown-setting", ERROR, KL, [f"{LOSS}.scope=window"],
      [f"{LOSS}.scope=window", f"{LOSS}._target_=mine.PolicyLoss"]),
+    ("two-engines", ERROR, SKYRL_KL, [f"{ACTOR}.ppo_epochs=2"], []),
+    ("two-engines", ERROR, KL, [f"{ALGORITHM}.kl_cov.kl_cov_frac=0.2", "trl.epsilon=0.2"], []),
     ("unset-variable", ERROR, DATA / "dapo_7b_cliphigher.sh", [], [f"{ACTOR}.k_percent=0.2", f"{ACTOR}.ppo_kl_coef=1"]),
 ]  # fmt: skip
 
@@ -118,7 +120,7 @@ def test_a_rule_speaks_and_its_neighbour_does_not(
 
 def test_every_rule_has_a_case_and_a_line_in_the_documentation() -> None:
     documented = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
-    tested = {case[0] for case in CASES} | {"unused-share"}  # that one is in test_published.py
+    tested = {case[0] for case in CASES} | {"unused-share", "defaults-unread"}  # in test_published.py, test_read.py
     spoken = {finding.rule for path in DATA.iterdir() for finding in lint(path).findings}
     assert spoken <= tested
     assert [rule for rule in sorted(tested) if f"`{rule}`" not in documented] == []

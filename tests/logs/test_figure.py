@@ -55,6 +55,26 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
     assert "policy entropy H" in page
 
 
+@pytest.mark.parametrize("name", ["law.html", "law.png"])
+def test_a_picture_is_replaced_in_one_piece(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.endswith("png"):
+        pytest.importorskip("matplotlib", reason="the plots extra is not installed")
+    series = series_of(GOLDEN / "verl_console.log")
+    path, result = tmp_path / name, fit_result(series)
+    path.write_text("the old picture")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_figure([series], [result], path)
+    assert path.read_text() == "the old picture"
+    write_figure([series], [result], path)
+    assert path.stat().st_size > 10**4 and [each.name for each in tmp_path.iterdir()] == [name]
+
+
 def test_png_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)

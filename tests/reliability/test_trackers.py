@@ -19,6 +19,7 @@ import pytest
 
 from covent.cli.main import main
 from covent.errors import ConfigError, MissingExtraError
+from covent.store.lock import locked
 from covent.store.reader import read_run
 from covent.trackers import unsent, watch
 from covent.trackers.kinds import require, run_name
@@ -199,7 +200,8 @@ def test_trouble_that_passes_is_made_up_for_while_the_run_goes_on(
         start(self)
 
     monkeypatch.setattr(watch._Watched, "_start", counted)
-    with watch.watched(folder, ["trackio"], "covent", warnings.append) as look:
+    # The lock says that the run goes on.
+    with locked(folder), watch.watched(folder, ["trackio"], "covent", warnings.append) as look:
         while len(points(got(place))) < len(expected(folder)):
             look()
             time.sleep(0.05)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from covent.errors import RunLockedError
-from covent.store.lock import locked
+from covent.store.lock import abandoned, locked
+from covent.store.reader import read_status
 from tests.support.figures import figure
 from tests.support.interrupted import call, differences, exit_code, settings, started, written
 
@@ -54,10 +57,39 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         time.sleep(0.02)
     with pytest.raises(RunLockedError, match=f"in use by process {process.pid} on {os.uname().nodename}"):
         locked(run)
+    assert read_status(run).state == "running"
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+    assert json.loads((run / "status.json").read_text())["state"] == "running"
+    status = read_status(run)
+    assert (status.state, "killed" in status.message) == ("interrupted", True)
     locked(run).release()
     shutil.rmtree(run)
+
+
+def test_a_reader_who_asks_for_the_holder_stops_no_writer(tmp_path: Path) -> None:
+    """Asking takes the lock for a moment. Without a lock, or while one is held, a run is taken for alive."""
+    assert not abandoned(tmp_path)
+    locked(tmp_path).release()
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            abandoned(tmp_path)
+
+    readers = [threading.Thread(target=ask) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(20):
+            held = locked(tmp_path)
+            assert not abandoned(tmp_path)
+            held.release()
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    assert abandoned(tmp_path)
 
 
 def test_two_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import json
 import math
 import os
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from covent.errors import ConfigError
 from covent.logs import Choice, all_series
@@ -89,6 +91,11 @@ def test_nothing_is_fetched_and_only_our_scripts_may_run(reader: Reader) -> None
     assert "form-action 'none'" in reader.policy
     running = [text for kind, text in reader.scripts if kind == "text/javascript"]
     assert len(running) == 3
+    # Plotly lies there compressed; what comes out of it may run too.
+    plotly = get_plotlyjs()
+    (packed,) = [text for kind, text in reader.scripts if kind == "application/octet-stream" and len(text) > 10**6]
+    assert zlib.decompress(base64.b64decode(packed)).decode() == plotly
+    running.append(plotly)
     hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in running}
     directives = dict(part.strip().split(" ", 1) for part in reader.policy.split(";"))
     assert set(directives["script-src"].split()) == hashes
@@ -202,7 +209,7 @@ def test_a_page_is_replaced_in_one_piece(tmp_path: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("covent.report.page.page_of", lambda shown: "the new page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown, reload_s: "the new page")
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -214,7 +221,7 @@ def test_a_page_is_replaced_in_one_piece(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_page_can_go_into_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("covent.report.page.page_of", lambda shown: "page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown, reload_s: "page")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean, median
@@ -16,7 +17,8 @@ import pytest
 
 from covent.readings import COVARIANCE_EDGES
 from covent.report.page import page
-from covent.store.reader import Run
+from covent.store.reader import Run, read_run
+from tests.support.synthetic import write_run
 
 SIX_DIGITS = 6e-6
 """Relative: what six significant digits leave open."""
@@ -174,3 +176,75 @@ def test_the_slider_tells_the_error_that_was_made(parts: Parts, runs: dict[str, 
         told = float(position["error"].split()[0].replace("−", "-"))
         assert told == pytest.approx(error, abs=0.051)
         assert all(step >= position["percent"] / 100 * 160 for step in drawn["x"])
+
+
+def words_of(text: str, start: str) -> str:
+    """What a reader sees from a place of the page on, in one line."""
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>", "", text[text.index(start) :], flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown)).split())
+
+
+def test_every_top_share_and_every_mean_within_it_is_that_of_the_rows(parts: Parts, runs: dict[str, Run]) -> None:
+    by_step: dict[int, list[dict[str, Any]]] = {}
+    for row in rows(runs["clip_cov"], "updates"):
+        by_step.setdefault(row["step"], []).append(row["covariance"])
+    columns = parts.json["plot-tail-1-table"]["columns"]
+    names = {"0.0002": "0.020 %", "0.002": "0.20 %", "0.02": "2.0 %", "0.2": "20 %", "0.5": "50 %"}
+    for share, name in names.items():
+        for kind, key in (("top", "positive_shares"), ("mean covariance, top", "top_means")):
+            known = [[one[key][share] for one in each if one[key].get(share) is not None] for each in by_step.values()]
+            truth = [fmean(each) if each else None for each in known]
+            place = columns.index(f"{kind} {name}")
+            drawn = [row[place] for row in parts.json["plot-tail-1-table"]["rows"]]
+            assert [value is None for value in drawn] == [value is None for value in truth]
+            assert close([x for x in drawn if x is not None], [x for x in truth if x is not None])
+
+
+def test_cells_of_the_glance_and_of_the_run_card_are_those_of_the_files(runs: dict[str, Run]) -> None:
+    run = runs["clip_cov"]
+    text = page([run])
+    entropies = [value(row["entropy"]) for row in rows(run, "steps")]
+    tests = [row for row in rows(run, "evaluations") if row["split"] == "test"]
+    averages = [100 * value_of_avg(row) for row in tests]
+    glance = words_of(text, '<section id="glance">')[:400]
+    assert f"{entropies[0]:.3f} → {fmean(entropies[-5:]):.4f}" in glance
+    assert f"{averages[0]:.1f} → {averages[1]:.1f} %" in glance
+    assert f"{100 * fmean(entropies[-5:]) / entropies[0]:.0f} %" in glance
+    header = json.loads((Path(run.folder) / "run.json").read_text("utf-8"))
+    card = words_of(text, '<section id="settings">')
+    for name in ("created", "seed", "threads", "commit", "hardware"):
+        assert f"{name} {header[name]}" in card
+    for name, version in header["versions"].items():
+        assert f"{name} {version}" in card
+
+
+def test_the_agreement_is_a_correlation_of_the_rows(parts: Parts, runs: dict[str, Run]) -> None:
+    probes = [row["probe"] for row in rows(runs["clip_cov"], "updates")]
+    observed, accounted = ([probe[name] for probe in probes] for name in ("observed", "accounted"))
+    truth = float(np.corrcoef(observed, accounted)[0, 1])
+    told = words_of(page([runs["clip_cov"]]), '<section id="happened">')
+    found, *_ = re.findall(r"Lemma 1 accounts .*?correlation (−?[\d.]+)", told)
+    assert float(found.replace("−", "-")) == pytest.approx(truth, abs=5.1e-4)
+
+
+def test_methods_are_means_over_their_seeds(tmp_path: Path) -> None:
+    """Of three runs the interquartile mean is the mean; the costs are sums of the rows."""
+    folders = [
+        write_run(tmp_path / f"{m}-{seed}", m, seed, num_steps=20) for m in ("grpo", "clip_cov") for seed in range(3)
+    ]
+    shown = [read_run(folder) for folder in folders]
+    text = page(shown)
+    table = words_of(text, '<section id="methods">')
+    for at, method in ((0, "grpo"), (3, "clip_cov")):
+        ends, tested, sampled = [], [], []
+        for run in shown[at : at + 3]:
+            steps = rows(run, "steps")
+            ends.append(fmean(value(row["entropy"]) for row in steps[-5:]))
+            tested.append(value_of_avg([row for row in rows(run, "evaluations") if row["split"] == "test"][-1]))
+            sampled.append(sum(row["reward"]["count"] for row in steps))
+        (row,) = re.findall(rf"\b{method} 3 (0\.\d+) \[.*?\] ([\d.]+) % \[", table)
+        assert float(row[0]) == pytest.approx(fmean(ends), rel=6e-3)
+        assert float(row[1]) == pytest.approx(100 * fmean(tested), abs=0.051)
+        assert f"{fmean(sampled):,.0f}".replace(",", " ") in table
+        assert f"{method} over 3 runs ends with entropy {row[0]} nats" in words_of(text, "<h1>")
+    assert "all 3 runs of clip_cov" in words_of(text, "<h1>")[:200]

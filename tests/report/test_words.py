@@ -14,7 +14,7 @@ from covent.report import numbers as n
 from covent.report.accuracy import Difference
 from covent.report.compare import comparisons
 from covent.report.summary import RunSummary, summarise
-from covent.report.words import Finding, comparison_findings, findings, headline, verdict
+from covent.report.words import Finding, comparison_findings, findings, headline, verdict, verdict_of_ratios
 from covent.store.reader import Run, read_run
 from tests.support.synthetic import write_run
 from tests.support.tolerances import TIGHT
@@ -197,3 +197,10 @@ def test_short_runs_have_something_to_say(tmp_path: Path, steps: int) -> None:
     found = findings(summary)
     assert found[0].topic == "Not a whole run" and f"{steps} of 160" in found[0].text
     assert headline(["run"], [summary], []) and verdict(["run"], [summary])
+
+
+def test_all_runs_of_a_method_that_fared_alike_are_named_together() -> None:
+    labels, kinds = ["a0", "a1", "b0", "b1", "c"], ["a", "a", "b", "b", "c"]
+    told = verdict_of_ratios(labels, [0.01, 0.02, 0.01, 0.3, 0.4], kinds)
+    assert told == "Entropy collapsed in all 2 runs of a and b0, fell in b1 and c"
+    assert verdict_of_ratios(labels[:2], [0.01, 0.02]) == "Entropy collapsed in a0 and a1"

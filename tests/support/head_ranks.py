@@ -14,7 +14,12 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from covent.core.lm_head import HeadReadings, sharded, token_readings_from_hidden
+from covent.core.lm_head import (
+    HeadReadings,
+    logprob_and_entropy_from_hidden,
+    sharded,
+    token_readings_from_hidden,
+)
 
 NUM, VOCABULARY = 9, 23
 SHARDS = {2: [0, 11, 23], 3: [0, 1, 20, 23]}
@@ -45,17 +50,20 @@ def parts(first: int, last: int, group: dist.ProcessGroup | None) -> tuple[HeadR
 
 
 def _rank(rank: int, num_ranks: int, folder: Path) -> None:
-    """Writes what one rank sees, and how many numbers a token it sent forward."""
+    """Writes what one rank sees, and the bytes that it sent forward in each call."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=num_ranks)
     sent, gather = [], dist.all_gather
 
     def counted(into: list[Tensor], tensor: Tensor, **settings: object) -> None:
-        sent.append(tensor.numel())
+        sent.append(tensor.nbytes)
         gather(into, tensor, **settings)
 
     sharded.dist.all_gather = counted
-    readings, gradients = parts(*SHARDS[num_ranks][rank : rank + 2], dist.group.WORLD)
+    first, last = SHARDS[num_ranks][rank : rank + 2]
+    readings, gradients = parts(first, last, dist.group.WORLD)
+    hidden, weight, _, tokens = given_head()
+    logprob_and_entropy_from_hidden(hidden.float(), weight[first:last].float(), tokens, group=dist.group.WORLD)
     named = {name: value.detach().contiguous() for name, value in readings._asdict().items()}
     named |= dict(zip(("hidden", "weight", "bias"), gradients, strict=True))
     save_file({**named, "sent": torch.tensor(sent)}, folder / f"{rank}.safetensors")

@@ -64,6 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one tile": {"chunk": 200},
     "ragged": {"chunk": 47},
     "sharp": {"scale": 30.0},
+    "all entries alike": {"scale": 0.0},
     "bias and entries switched off": {"bias": True},
     "a token that is switched off": {"bias": True, "token": 0, "no_entropy": True},
     "a tile that is switched off": {"bias": True, "chunk": 4},

@@ -24,8 +24,8 @@ _PEERS = ("lm_head_peers.txt", "lm_head_peers_no_deps.txt")
 class Bench:
     """Time, memory and errors of log-prob and entropy from the LM head: covent, TRL, verl, Liger and torch in one run.
 
-    Needs a checkout of covent, Linux, and for the large case 8 GB and a quarter of an hour. The first call installs the
-    peers into an environment in the cache folder.
+    Needs a checkout of covent, Linux, and for the large case 8 GB and a quarter of an hour; the sweep takes 13 GB. The
+    first call installs the peers into an environment in the cache folder.
     """
 
     case: Literal["bf16", "bf16_32k", "fp32", "sweep", "tiny"] = "bf16"
@@ -38,11 +38,12 @@ class Bench:
     def run(self, output: Output) -> Outcome:
         """Set up once, then run the benchmark with the peers' own Python."""
         folder = benchmarks_folder(_CHECKOUT)
-        python = peers_python(folder, output)
         target = (self.out or folder / "results" / f"lm_head_{self.case}.json").resolve()
+        require_possible(target)
+        python = peers_python(folder, output)
         words = [str(folder / "lm_head.py"), "--case", self.case, "--json", str(target)]
         _run([str(python), *words], "the benchmark", {"PYTHONPATH": str(_CHECKOUT / "src"), "OMP_NUM_THREADS": "1"})
-        output.say(f"written to {target}; docs/performance.md: python benchmarks/lm_head.py --page")
+        output.say(f"written to {target}")
         return Outcome({"result": str(target)})
 
 
@@ -60,6 +61,21 @@ def benchmarks_folder(checkout: Path) -> Path:
             f"'{folder}' is not there: benchmarks need a checkout. Clone covent and `pip install -e` it."
         )
     return folder
+
+
+def require_possible(target: Path) -> None:
+    """Before the minutes are spent: can this system be measured, and the result be written?
+
+    Raises:
+        BenchError: when memory cannot be read as Linux tells it.
+        MissingPathError: when the folder of the result is not there.
+    """
+    from covent.errors import BenchError, MissingPathError
+
+    if sys.platform != "linux":
+        raise BenchError(f"This system is {sys.platform}; memory is read from /proc, so run the benchmark on Linux.")
+    if not target.parent.is_dir():
+        raise MissingPathError(f"The folder '{target.parent}' of --out is not there; make it first.")
 
 
 def peers_python(folder: Path, output: Output) -> Path:

@@ -45,7 +45,7 @@ class WatchedRun(LiveRun):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its status says so; of a run that was killed it does not."""
+        """Whether its status says so, or its process is gone."""
         return self.status.state != "running"
 
     def facts(self) -> dict[str, Any]:

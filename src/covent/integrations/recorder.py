@@ -17,7 +17,7 @@ from covent.law import Forecast, Forecaster
 from covent.law.live import outlook
 from covent.readings import EntropyReading, Mean
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
-from covent.store.schema import EvaluationRow, ForecastRow, RunHeader, SampleRow, StepRow, UpdateRow
+from covent.store.schema import EvaluationRow, ForecastRow, RunHeader, SampleRow, StepRow, UpdateRow, VerifierFaultRow
 from covent.store.writer import RunWriter
 
 _log = logging.getLogger(__name__)
@@ -149,6 +149,11 @@ class Recorder:
         """Keep some responses."""
         for row in rows if self.writer is not None else ():
             self.writer.append("samples", row)
+
+    def misjudged(self, rows: Sequence[VerifierFaultRow]) -> None:
+        """Keep responses that could not be judged."""
+        for row in rows if self.writer is not None else ():
+            self.writer.append("verifier_faults", row)
 
     def evaluated(
         self, step: int, num_right: Sequence[int], num_samples: int, entropy: Mean, *, seconds: float

@@ -25,19 +25,20 @@ EngineName = Literal["verl", "verl-fork", "skyrl", "trl"]
 class Engine:
     """How one engine's config is told, read and checked."""
 
-    owns: Callable[[Settings], bool]
+    own_settings: Callable[[Settings], tuple[str, ...]]
+    """Those that no other engine has."""
     setup: Callable[[Settings, int | None], Setup]
     findings: Callable[[Settings], Iterator[Finding]]
 
 
 ENGINES: dict[EngineName, Engine] = {
-    "verl-fork": Engine(verl.is_fork, verl.fork_setup, verl.fork_findings),
-    "verl": Engine(verl.is_verl, verl.setup, verl.findings),
-    "skyrl": Engine(skyrl.is_skyrl, skyrl.setup, skyrl.findings),
-    "trl": Engine(trl.is_trl, trl.setup, trl.findings),
+    "verl": Engine(verl.own_settings, verl.setup, verl.findings),
+    "verl-fork": Engine(verl.own_settings, verl.fork_setup, verl.fork_findings),
+    "skyrl": Engine(skyrl.own_settings, skyrl.setup, skyrl.findings),
+    "trl": Engine(trl.own_settings, trl.setup, trl.findings),
 }
-"""In the order in which they are tried."""
 
+_SHOWN = 3
 _OWN_KEYS = "actor_rollout_ref.… (verl), trainer.algorithm.… (SkyRL), num_generations or trl.… (TRL)"
 
 
@@ -74,30 +75,66 @@ def lint(
       ConfigError: the file cannot be read as what it is, or no engine is told from it.
     """
     settings = read_settings(path, words)
-    chosen = ENGINES[_engine(settings, engine)]
+    name = _engine(settings, engine)
+    chosen = ENGINES[name]
     setup = chosen.setup(settings, ranks)
     counted = counts(setup, assumptions(setup, mean_response))
     rules = (*rules_control.RULES, *rules_choice.RULES, *rules_entropy.RULES)
-    found = [*chosen.findings(settings), *_script(settings)]
+    found = [*chosen.findings(settings), *_of_other_engines(settings, name), *_defaults(settings), *_script(settings)]
     found += [finding for rule in rules for finding in rule(setup, counted)]
     return Report(settings.source, setup, counted, tuple(sorted(found, key=lambda each: -each.level)))
 
 
 def _engine(settings: Settings, told: EngineName | None) -> EngineName:
-    found = [name for name, engine in ENGINES.items() if engine.owns(settings)]
+    own = {name: len(engine.own_settings(settings)) for name, engine in ENGINES.items()}
+    found = sorted((name for name in own if own[name]), key=lambda name: -own[name])
     if told is None and not found:
         raise ConfigError(
             f"{settings.source} holds no setting that tells its engine. Settings begin with {_OWN_KEYS}."
             f" Or name it: --engine {', '.join(sorted(ENGINES))}."
         )
     if told is None:
-        return found[0]
-    if told not in found and not (told == "verl-fork" and "verl" in found):
+        return "verl-fork" if found[0] == "verl" and verl.is_fork(settings) else found[0]
+    if told not in found:
         raise ConfigError(
             f"{settings.source} holds no setting of {told}. Settings begin with {_OWN_KEYS}."
             + (f" It looks like one of {found[0]}." if found else "")
         )
     return told
+
+
+def _of_other_engines(settings: Settings, name: EngineName) -> Iterator[Finding]:
+    """Settings that belong to another engine's config than the one this is read as."""
+    own = set(ENGINES[name].own_settings(settings))
+    for other in ("verl", "skyrl", "trl"):
+        strange = [key for key in ENGINES[other].own_settings(settings) if key not in own]
+        if not strange:
+            continue
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+        yield Finding(
+            Level.ERROR,
+            "two-engines",
+            ", ".join(strange[:_SHOWN]) + more,
+            f"{name} has no such setting: {other} has. The config is read as {name}'s, as most of its settings are.",
+            "One config is run by one engine, and each has names of its own for the same things.",
+            f"the setting of {name}; or --engine {other}, if that is whose config this is",
+            "the configs of verl 0.9.1, SkyRL at a956457 and TRL 1.16",
+        )
+
+
+def _defaults(settings: Settings) -> Iterator[Finding]:
+    """Configs that this one builds on and that are not here."""
+    if settings.unread:
+        yield Finding(
+            Level.INFO,
+            "defaults-unread",
+            f"defaults: {', '.join(settings.unread)}",
+            "The config builds on these, and they do not lie beside it: the engine's own defaults stand in their"
+            " place.",
+            "Hydra finds them in the engine's package or on its search path; nothing is imported here.",
+            "",
+            "Hydra 1.3, the defaults list",
+        )
 
 
 def _script(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import yaml
 
 from covent import strict_yaml
 from covent.errors import ConfigError, MissingPathError
+from covent.lint.defaults import composed
 from covent.lint.settings import Settings, flattened
 from covent.lint.shell import override, shell_settings
 
@@ -47,7 +48,9 @@ def read_settings(path: Path | None, words: Sequence[str]) -> Settings:
     return settings
 
 
-def _from_file(path: Path) -> Settings:
+def _from_file(path: Path, above: tuple[Path, ...] = ()) -> Settings:
+    if path in above:
+        raise ConfigError(f"'{path}' builds on itself: {' -> '.join(each.name for each in (*above, path))}.")
     if not path.is_file():
         raise MissingPathError(f"No config file at '{path}'. Give a YAML or JSON file or a shell script.")
     if path.stat().st_size > _LARGEST_BYTES:
@@ -57,7 +60,10 @@ def _from_file(path: Path) -> Settings:
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{path}' is not text in UTF-8: {error}.") from error
     if path.suffix.lower() in (".yaml", ".yml"):
-        return Settings(str(path), _mapping(path, _yaml(path, text)))
+        values, unread = composed(
+            _mapping(path, _yaml(path, text)), path, lambda beside: _from_file(beside, (*above, path))
+        )
+        return Settings(str(path), values, unread=unread)
     if path.suffix.lower() == ".json":
         return Settings(str(path), _mapping(path, _json(path, text)))
     return shell_settings(text, str(path))

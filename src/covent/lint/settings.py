@@ -47,6 +47,8 @@ class Settings:
     """Variables that it uses."""
     missing: frozenset[str] = frozenset()
     """Variables that it uses under `set -u` without assigning them."""
+    unread: tuple[str, ...] = ()
+    """Configs that it builds on and that do not lie beside it, by their names in Hydra's `defaults` list."""
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
@@ -56,9 +58,9 @@ class Settings:
         start = f"{section}." if section else ""
         yield from dict.fromkeys(key[len(start) :].split(".")[0] for key in self.values if key.startswith(start))
 
-    def starting_with(self, *starts: str) -> bool:
-        """Whether any setting's name begins with one of these."""
-        return any(key.startswith(starts) for key in self.values)
+    def starting_with(self, *starts: str) -> tuple[str, ...]:
+        """The settings whose names begin with one of these."""
+        return tuple(key for key in self.values if key.startswith(starts))
 
     def text(self, key: str, default: str | None) -> Setting[str]:
         """A setting that is a word."""

@@ -67,8 +67,8 @@ SCHEMA = Schema(
 )
 
 
-def is_skyrl(settings: Settings) -> bool:
-    """Whether this is a config of SkyRL."""
+def own_settings(settings: Settings) -> tuple[str, ...]:
+    """Those that only a config of SkyRL has."""
     return settings.starting_with(
         f"{ALGORITHM}.", "trainer.policy_mini_batch_size", "trainer.policy.", "trainer.placement."
     )

@@ -37,10 +37,9 @@ _CONTROLS = {"clip_cov": "clip_cov", "clip_cov_released": "clip_cov", "kl_cov": 
 _CONTROL = "covent.control"
 
 
-def is_trl(settings: Settings) -> bool:
-    """Whether this is a GRPOConfig, or a recipe with one."""
-    names = {key.removeprefix("trl.") for key in settings.values or settings.assigned}
-    return settings.starting_with("trl.") or bool(names & _OWN)
+def own_settings(settings: Settings) -> tuple[str, ...]:
+    """Those that only a GRPOConfig, or a recipe with one, has."""
+    return tuple(key for key in settings.values or settings.assigned if key in _OWN or key.startswith("trl."))
 
 
 def setup(settings: Settings, ranks: int | None) -> Setup:

@@ -89,15 +89,15 @@ FORK_SCHEMA = Schema(
 )
 
 
-def is_verl(settings: Settings) -> bool:
-    """Whether this is a config of verl, or of a fork of it."""
+def own_settings(settings: Settings) -> tuple[str, ...]:
+    """Those that only a config of verl, or of a fork of it, has."""
     return settings.starting_with("actor_rollout_ref.")
 
 
 def is_fork(settings: Settings) -> bool:
     """Whether it is one of the fork of the paper's authors, whose losses are set beside `clip_ratio`."""
     ours = {f"{ACTOR}.k_percent", f"{ACTOR}.loss_mode"} & settings.values.keys()
-    return is_verl(settings) and bool(ours) and not settings.starting_with(f"{LOSS}.")
+    return bool(ours) and not settings.starting_with(f"{LOSS}.")
 
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
@@ -184,7 +184,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _unread_clip(settings)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     yield from _replaced(settings, loss)
-    extended = own or settings.starting_with("actor_rollout_ref.model.external_lib")
+    extended = own or bool(settings.starting_with("actor_rollout_ref.model.external_lib"))
     if loss.value is None or loss.value in _LOSSES or loss.value.startswith("covent") or extended:
         return
     meant = loss.value.replace("-", "_")

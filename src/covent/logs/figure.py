@@ -17,6 +17,7 @@ from covent.law.series import FULL_MARKS
 from covent.logs.extras import missing_extra
 from covent.logs.results import FitResult
 from covent.logs.series import FULL_PERCENT, LogSeries
+from covent.store.durable import disk_errors, replace, replace_file
 from covent.visible import visible
 
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -77,14 +78,16 @@ def write_figure(series: Sequence[LogSeries], results: Sequence[FitResult], path
 
     Raises:
         ConfigError, MissingExtraError: as `check_target`.
+        DiskError: it could not be written; an older file of that name is as it was.
     """
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     curves = [_curve(one, result) for one, result in zip(series, results, strict=True)]
-    if path.suffix == ".html":
-        path.write_text(figure(curves).to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
-    else:
-        _write_png(curves, path)
+    with disk_errors(f"Writing {path}", "then: call again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".html":
+            replace(path.resolve(), figure(curves).to_html(include_plotlyjs=True, full_html=True), synced=False)
+        else:
+            replace_file(path.resolve(), lambda temporary: _write_png(curves, temporary))
 
 
 def figure(curves: Sequence[Curve]) -> go.Figure:
@@ -175,4 +178,4 @@ def _write_png(curves: Sequence[Curve], path: Path) -> None:
     drawn.suptitle(TITLE)
     axes.set_title(LEGEND, fontsize=8)
     drawn.legend(loc="outside lower center", ncols=3, fontsize=8)
-    drawn.savefig(path)
+    drawn.savefig(path, format="png")

@@ -17,7 +17,7 @@ from covent.report.law_plots import SHOWN_FIRST, prefixes, slider_data
 from covent.report.methods import methods
 from covent.report.sections import sections
 from covent.report.subject import Subject
-from covent.store.durable import disk_errors, replace
+from covent.store.durable import disk_errors, replace, replace_file
 from covent.visible import visible
 
 DASHES = {
@@ -65,6 +65,7 @@ def write_figure(chart: Chart, path: Path) -> Path:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        DiskError: it could not be written; an older file of that name is as it was.
     """
     require_matplotlib(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -85,9 +86,12 @@ def write_figure(chart: Chart, path: Path) -> Path:
         drawn.legend(
             list(named.values()), list(named), loc="outside lower center", ncols=3, fontsize=6.5, frameon=False
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".")
     # Without its date, the same plot is the same file.
-    drawn.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+    metadata = {"CreationDate": None} if kind == "pdf" else None
+    with disk_errors(f"Writing {path}", "then: call again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path.resolve(), lambda temporary: drawn.savefig(temporary, format=kind, metadata=metadata))
     return path
 
 
@@ -104,7 +108,7 @@ def write_csv(chart: Chart, path: Path) -> Path:
     """The table of a plot; an old file is replaced in one piece."""
     with disk_errors(f"Writing {path}", "then: call again"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, csv_text(chart.table), synced=False)
+        replace(path.resolve(), csv_text(chart.table), synced=False)
     return path
 
 

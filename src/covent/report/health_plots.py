@@ -13,6 +13,15 @@ from covent.store.reader import Run
 FAULTS = ("time-out", "crash", "error")
 """Verdicts that are no plain judgement, as steps count them."""
 
+LOOKS = {
+    "cut off by length": (MUTED, "solid"),
+    "no answer found": (OKABE_ITO[4], "solid"),
+    "time-out": (OKABE_ITO[3], "dash"),
+    "crash": (OKABE_ITO[0], "dot"),
+    "error": (OKABE_ITO[1], "dashdot"),
+}
+"""Colour and dash of each share of the verifier's plot."""
+
 
 def group_chart(run: Run, style: Style) -> Chart | None:
     """Shares of groups that teach nothing, since all their responses were right or all wrong, and of those kept."""
@@ -54,34 +63,32 @@ def verifier_chart(run: Run, style: Style) -> Chart | None:
     if not rows:
         return None
     steps = [row.step for row in rows]
-    responses = [max(sum(row.verdicts.values()), row.unparsable.count, 1) for row in rows]
-    shares: dict[str, list[float | None]] = {
-        "cut off by length": _values([row.truncated for row in rows]),
-        "no answer found": _values([row.unparsable for row in rows]),
-    }
-    for verdict in FAULTS:
+    judged = any(row.verdicts for row in rows)
+    responses = [max(sum(row.verdicts.values()), row.reward.count, 1) for row in rows]
+    shares: dict[str, list[float | None]] = {"cut off by length": _values([row.truncated for row in rows])}
+    if any(row.unparsable.count for row in rows):
+        shares["no answer found"] = _values([row.unparsable for row in rows])
+    for verdict in FAULTS if judged else ():
         shares[verdict] = [row.verdicts.get(verdict, 0) / count for row, count in zip(rows, responses, strict=True)]
     if all(row.error is not None for row in rows):
         shares["error"] = _values([row.error for row in rows if row.error is not None])
     chart = figure("rollout step")
-    colors = (MUTED, OKABE_ITO[4], OKABE_ITO[3], OKABE_ITO[0], OKABE_ITO[1])
-    for (name, values), color, dash in zip(
-        shares.items(), colors, ("solid", "solid", "dash", "dot", "dashdot"), strict=True
-    ):
+    for name, values in shares.items():
         known = [0.0 if value is None else value for value in values]
+        color, dash = LOOKS[name]
         chart.add_trace(line(steps, running_mean(known), name, color, dash=dash))
     highest = max(value or 0.0 for values in shares.values() for value in values)
     chart.update_yaxes(tickformat=".1~%", range=[-0.02 * max(highest, 0.01), 1.05 * max(highest, 0.01)])
     totals = {name: sum(row.verdicts.get(name, 0) for row in rows) for name in FAULTS}
     told = ", ".join(f"{count} {name}" for name, count in totals.items() if count) or "no time-out, crash or error"
+    told = f"{told}." if judged else "how they were judged was not recorded."
     return Chart(
         anchor="verifier",
         title=style.label,
         y_label="share of the responses",
         caption="Time-outs and crashes are the answer's own doing and count as wrong; what could not be judged is in no"
         " baseline and carries no gradient. A verifier that fails teaches the wrong thing. Running means.",
-        note=f"In {sum(responses)} training responses: {told}. Rows of the data set left out:"
-        f" {len(run.rejected_rows)}.",
+        note=f"In {sum(responses)} training responses: {told} Rows of the data set left out: {len(run.rejected_rows)}.",
         figure=chart,
         table=table(["step", *shares], steps, *shares.values()),
         links="x",

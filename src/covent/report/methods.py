@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from covent.law import accuracy as law_accuracy
+from covent.law.series import counted
 from covent.logs.results import FitResult, pooled_result
 from covent.logs.run_folder import END_STEPS
 from covent.report import numbers as n
@@ -52,6 +53,7 @@ class MethodSummary(BaseModel):
 class Methods:
     """What the page shows of them."""
 
+    headline: str
     intro: str
     columns: list[str]
     rows: list[list[str]]
@@ -71,6 +73,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
         if fewest < FEW
         else ""
     )
+    told = [f"{each.name} over {counted(len(each.seeds), 'run')} {_ends(each)}" for each in found]
     charts = [
         _band_chart(groups, "entropy", "Policy entropy over seeds", "nats", _entropy_of),
         _band_chart(groups, "accuracy", "Accuracy over seeds", "validation accuracy", _accuracy_of),
@@ -78,6 +81,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
         _cost_chart(groups, found),
     ]
     return Methods(
+        headline=f"{'; '.join(told[:MOST_TOLD])}.",
         intro="Interquartile mean over the runs of a method, the mean where there are fewer than four, with the 95 %"
         " interval of a bootstrap over seeds, stratified by task." + few,
         columns=COLUMNS,
@@ -93,7 +97,18 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
     )
 
 
+MOST_TOLD = 4
+"""Methods of which the head of the page speaks; more are better read in the table."""
+
 COLUMNS = ["method", "runs", "entropy at the end", "avg@k", "gain", "pass@k", "ceiling", "wall time", "responses"]
+
+
+def _ends(summary: MethodSummary) -> str:
+    """Where a method ends, for the head of the page."""
+    accuracy = summary.average or summary.widest
+    name = "avg@k" if summary.average else "pass@k"
+    tested = "" if accuracy is None else f" and {name} {_told(accuracy, lambda x: n.fixed(100 * x, 1), ' %')}"
+    return f"ends with entropy {_told(summary.end_entropy, n.plain, ' nats')}{tested}"
 
 
 def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:

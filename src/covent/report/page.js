@@ -73,6 +73,33 @@
   dark.addEventListener("change", () => setTheme(root.dataset.theme));
   nameTheme();
 
+  // ---- what lies in the page compressed ----------------------------------------------------------------------------
+
+  async function inflated(id) {
+    const text = atob(document.getElementById(id).textContent.trim());
+    const bytes = new Uint8Array(text.length);
+    for (let place = 0; place < text.length; place += 1) bytes[place] = text.charCodeAt(place);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  // Plotly is most of what a browser has to read. It is unpacked when the page stands, and runs when the first plot
+  // comes near; its text has the hash that the policy of the page names.
+  let library = null;
+  const libraryThere = new Promise((there) => {
+    const unpack = async () => {
+      library = new TextDecoder().decode(await inflated("plotly"));
+      root.dataset.library = "there";
+      there();
+    };
+    window.addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpack));
+  });
+
+  function startLibrary() {
+    if (window.Plotly) return;
+    document.head.append(element("script", library));
+  }
+
   // ---- plots -------------------------------------------------------------------------------------------------------
 
   function positionOf(run) {
@@ -80,7 +107,12 @@
     return positions.findLast((position) => position.percent <= percent) ?? positions[0];
   }
 
+  function drawSoon(plot) {
+    libraryThere.then(() => draw(plot));
+  }
+
   function draw(plot) {
+    startLibrary();
     const figure = json(plot.dataset.figure);
     const { data, layout } = themed(figure, themeColors());
     const off = hidden.get(plot) ?? new Set();
@@ -115,7 +147,7 @@
       for (const entry of entries) {
         if (entry.isIntersecting) {
           near.unobserve(entry.target);
-          draw(entry.target);
+          drawSoon(entry.target);
         }
       }
     },
@@ -127,9 +159,18 @@
   window.addEventListener("beforeprint", () => {
     themeBeforePrint = root.dataset.theme;
     setTheme("light");
-    for (const plot of plots) if (!plot.closest("[hidden]")) draw(plot);
+    // Printing does not wait: without the library, which is there a moment after the page, only words are printed.
+    if (library !== null) for (const plot of plots) if (!plot.closest("[hidden]")) draw(plot);
+    // Paper is narrower than the window, and plots are not drawn again for it: they are scaled.
+    for (const image of document.querySelectorAll(".plot .main-svg")) {
+      const { width, height } = image.getBoundingClientRect();
+      if (width) image.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    }
   });
-  window.addEventListener("afterprint", () => setTheme(themeBeforePrint));
+  window.addEventListener("afterprint", () => {
+    for (const image of document.querySelectorAll(".plot .main-svg")) image.removeAttribute("viewBox");
+    setTheme(themeBeforePrint);
+  });
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-for]");
@@ -145,7 +186,7 @@
       else off.add(button.dataset.group);
       hidden.set(plot, off);
     }
-    draw(plot);
+    drawSoon(plot);
   });
 
   // ---- the slider: fit on the first k % ----------------------------------------------------------------------------
@@ -306,7 +347,7 @@
   }
 
   window.addEventListener("hashchange", follow);
-  window.covent = Object.freeze({ element, isolated, number, json, subjects });
+  window.covent = Object.freeze({ element, isolated, number, json, inflated, subjects });
   root.dataset.ready = "true";
   // After the scripts of the page: the rollouts listen too.
   window.addEventListener("DOMContentLoaded", follow);

@@ -2,7 +2,7 @@
 
 Text from a run is data: jinja escapes it, its control characters are written out, and names, tokens and messages stand
 in `bdi` elements, so that they cannot reorder their neighbours. JSON sits in inert script elements with `<` escaped,
-and the content security policy names the two scripts of the page by their hashes, so that nothing else can run and
+and the content security policy names the scripts of the page by their hashes, so that nothing else can run and
 nothing can be fetched.
 """
 
@@ -14,6 +14,8 @@ import html
 import json
 import shlex
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from covent.report.sections import sections
 from covent.report.subject import Subject, subjects
 from covent.report.summary import RunSummary
 from covent.report.tables import glance, glance_notes, readings
-from covent.report.tokens import packed_rollouts
+from covent.report.tokens import compressed, packed_rollouts
 from covent.report.verdicts import answers
 from covent.report.words import comparison_findings, findings, headline, log_findings, verdict_of_ratios
 from covent.store.durable import disk_errors, replace
@@ -49,13 +51,17 @@ MOST_SIDE_BY_SIDE = 3
 PROBLEM_STATES = {"interrupted", "failed", "running"}
 
 
-def write_report(runs: Sequence[Run], path: Path | str, logs: Sequence[LogSeries] = ()) -> Path:
+def write_report(
+    runs: Sequence[Run], path: Path | str, logs: Sequence[LogSeries] = (), *, reload_s: int | None = None
+) -> Path:
     """Write the page about these runs as one HTML file.
 
     Args:
         runs: run folders; they may be short, interrupted, or without evaluations.
         path: the file to write; its folder is made if it is missing. An old file is replaced in one piece.
         logs: points of the law of other engines' logs, shown after the runs.
+        reload_s: seconds after which the page loads itself again, because it is written anew while the runs go on.
+            If not given, it stays as it is.
 
     Returns:
         The path of the file.
@@ -64,13 +70,13 @@ def write_report(runs: Sequence[Run], path: Path | str, logs: Sequence[LogSeries
         ConfigError: neither a run nor a log was given.
         DiskError: it could not be written; an older file of that name is as it was.
     """
-    return write_page(subjects(runs, logs), path)
+    return write_page(subjects(runs, logs), path, reload_s=reload_s)
 
 
-def write_page(shown: Sequence[Subject], path: Path | str) -> Path:
+def write_page(shown: Sequence[Subject], path: Path | str, *, reload_s: int | None = None) -> Path:
     """As `write_report`, for subjects that are there already."""
     path = Path(path)
-    text = page_of(shown)
+    text = page_of(shown, reload_s=reload_s)
     with disk_errors(f"Writing {path}", "then: call again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -90,15 +96,14 @@ def page(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> str:
     return page_of(subjects(runs, logs))
 
 
-def page_of(shown: Sequence[Subject]) -> str:
-    """As `page`, for subjects that are there already."""
+def page_of(shown: Sequence[Subject], *, reload_s: int | None = None) -> str:
+    """As `page`, for subjects that are there already; `reload_s` is that of `write_report`."""
     if not shown:
         raise ConfigError("A report needs at least one run folder or log; none was given.")
     runs = [subject.run for subject in shown if subject.run is not None]
     parts = [prefixes(subject) for subject in shown]
     sliders = {each.style.run: slider_data(each, part) for each, part in zip(shown, parts, strict=True) if part}
-    scripts = {"plotly": _script(get_plotlyjs())}
-    scripts |= {name: _script(_asset(f"{name}.js")) for name in ("page", "tokens")}
+    scripts = {name: _script(_asset(f"{name}.js")) for name in ("page", "tokens", "live")}
     environment = Environment(
         loader=PackageLoader("covent", "report"),
         autoescape=True,
@@ -110,8 +115,11 @@ def page_of(shown: Sequence[Subject]) -> str:
     environment.filters |= {"unbroken": _unbroken, "isolated": isolated}
     return environment.get_template("page.html.j2").render(
         version=__version__,
-        policy=_policy(list(scripts.values())),
+        reload_s=reload_s,
+        written=datetime.now().astimezone().strftime("%H:%M:%S"),
+        policy=_policy([_script(get_plotlyjs()), *scripts.values()]),
         scripts=scripts,
+        library=_library(),
         style=Markup(_asset("page.css")),  # noqa: S704 - a file of this package
         many=len(shown) > MOST_SIDE_BY_SIDE,
         slider_percents=[round(100 * fraction) for fraction in FRACTIONS],
@@ -119,7 +127,6 @@ def page_of(shown: Sequence[Subject]) -> str:
         folder_names=[subject.label for subject in shown if subject.run is not None],
         **_words(shown),
         **_run_card(runs),
-        methods=methods(shown),
         sections=sections(shown, parts),
         sliders=set(sliders),
         rollouts=packed_rollouts(runs),
@@ -149,16 +156,21 @@ def _words(shown: Sequence[Subject]) -> dict[str, Any]:
         else (None if each.told is None else 1 - each.told.entropy_spent_frac)
         for each in shown
     ]
+    kinds = [each.label if each.summary is None else each.summary.method for each in shown]
+    over = methods(shown)
     columns, rows = glance(names, summaries)
     told = [each.told for each in shown if each.run is None and each.told is not None]
     lead = (
-        headline(names, summaries, found)
+        over.headline
+        if over is not None and len(folders) > MOST_SIDE_BY_SIDE
+        else headline(names, summaries, found)
         if folders
         else " ".join(typographic(each.findings[0].text) for each in told[:3])
     )
     return {
         "title": " · ".join(each.label for each in shown),
-        "verdict": verdict_of_ratios([each.label for each in shown], ratios),
+        "verdict": verdict_of_ratios([each.label for each in shown], ratios, kinds),
+        "methods": over,
         "headline": lead,
         "banners": _banners(names, summaries),
         "verdicts": [(each.style, answers(each)) for each in shown],
@@ -333,6 +345,12 @@ def _script(source: str) -> Markup:
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     assert "</script" not in source.lower() and "<!--" not in source
     return Markup(source)  # noqa: S704 - plotly's and our own script
+
+
+@cache
+def _library() -> str:
+    """Plotly as the page holds it: compressed, so that a browser need not read it before it is wanted."""
+    return compressed(_script(get_plotlyjs()).encode())
 
 
 def _policy(scripts: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def tail_chart(run: Run, style: Style) -> Chart | None:
     chart, columns = figure("rollout step"), {}
     steps = sorted({row.step for row in run.updates})
     for place, share in enumerate(TOP_SHARES):
-        found = _held_by_step(run.updates, share)
+        found = _by_step(run.updates, partial(_held, share=share))
         name = f"top {n.share(float(share))}"
         columns[name] = [found.get(step) for step in steps]
         if found:
@@ -110,6 +111,9 @@ def tail_chart(run: Run, style: Style) -> Chart | None:
             chart.data[-1].update(line_dash=("dot", "dashdot", "solid", "dash", "longdash")[place])
     if not chart.data:
         return None
+    for share in TOP_SHARES:
+        within = _by_step(run.updates, partial(_mean_within, share=share))
+        columns[f"mean covariance, top {n.share(float(share))}"] = [within.get(step) for step in steps]
     chart.update_yaxes(tickformat=".0%", range=[0, 1.02])
     told = tail_table(run)
     return Chart(
@@ -125,6 +129,14 @@ def tail_chart(run: Run, style: Style) -> Chart | None:
         table=table(["step", *columns], steps, *columns.values()),
         links="x",
     )
+
+
+def _held(row: UpdateRow, share: str) -> float | None:
+    return row.covariance.positive_shares.get(share)
+
+
+def _mean_within(row: UpdateRow, share: str) -> float | None:
+    return row.covariance.top_means.get(share)
 
 
 def tail_table(run: Run) -> list[tuple[str, float | None, float | None]]:
@@ -215,10 +227,11 @@ def _top_threshold(run: Run, counts: NDArray[np.float64]) -> dict[str, float]:
     return {f"top {n.share(share)} ≈ {n.plain(COVARIANCE_EDGES[place - 1], 2)}": COVARIANCE_EDGES[place - 1]}
 
 
-def _held_by_step(rows: Sequence[UpdateRow], share: str) -> dict[int, float]:
+def _by_step(rows: Sequence[UpdateRow], of: Callable[[UpdateRow], float | None]) -> dict[int, float]:
+    """Mean over the updates of each step that have a value."""
     found: dict[int, list[float]] = {}
     for row in rows:
-        if (value := row.covariance.positive_shares.get(share)) is not None:
+        if (value := of(row)) is not None:
             found.setdefault(row.step, []).append(value)
     return {step: float(np.mean(values)) for step, values in found.items()}
 

@@ -1,10 +1,9 @@
 // Rollouts, token by token: unpacked when they come into view, one page of them at a time.
 (() => {
   "use strict";
-  const { element, isolated, number, subjects } = window.covent;
+  const { element, isolated, number, inflated, subjects } = window.covent;
   const section = document.getElementById("rollouts");
-  const packed = document.getElementById("rollout-data");
-  if (!packed) return;
+  if (!document.getElementById("rollout-data")) return;
   const PER_PAGE = 20;
   const TOKENS_AT_ONCE = 600;
   const SELECTED = 1;
@@ -29,9 +28,7 @@
   }
 
   async function unpacked() {
-    const bytes = Uint8Array.from(atob(packed.textContent.trim()), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const whole = new Uint8Array(await new Response(stream).arrayBuffer());
+    const whole = await inflated("rollout-data");
     const length = new DataView(whole.buffer).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(whole.subarray(4, 4 + length)));
     let at = 4 + length;
@@ -390,6 +387,7 @@
       form.hidden = false;
       render();
       section.dataset.ready = "true";
+      document.dispatchEvent(new CustomEvent("covent:rollouts"));
     });
     return ready;
   }

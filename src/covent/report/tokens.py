@@ -84,11 +84,16 @@ def packed_rollouts(runs: Sequence[Run], most_tokens: int = MOST_TOKENS) -> Pack
     body = b"".join(_planes(array) for array in columns.values())
     whole = len(text).to_bytes(4, "little") + text + body
     return Packed(
-        base64.b64encode(zlib.compress(whole, 9)).decode(),
+        compressed(whole),
         len(kept),
         len(rows) - len(kept),
         sum(lengths),
     )
+
+
+def compressed(data: bytes) -> str:
+    """Bytes as text of the page, which its script inflates."""
+    return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def disagreement(row: SampleRow) -> float | None:

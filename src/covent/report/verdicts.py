@@ -30,6 +30,9 @@ PHASES: dict[Phase, tuple[str, str]] = {
 """Each phase in a word, and the rule that makes it one."""
 
 
+LITTLE = 0.1
+"""A run that has spent less of its entropy than this is still spending, but slowly."""
+
 FEW_STEPS = 20
 """Fewer entropies tell a phase with low confidence only."""
 
@@ -60,6 +63,9 @@ def answers(subject: Subject) -> list[Answer]:
 def _phase(subject: Subject, told: Explanation) -> Answer:
     name, rule = PHASES[told.phase]
     steps = 0 if subject.points is None else len(subject.points.entropies)
+    slowly = told.phase == "spending" and 0 <= told.entropy_spent_frac < LITTLE
+    if slowly:
+        name, rule = f"{name} slowly", f"{rule}, which is {n.share(told.entropy_spent_frac)} of the start"
     few = told.phase == "too short" or steps < FEW_STEPS
     return Answer(
         "Phase",

@@ -6,7 +6,7 @@ and a fit that its rival matches is said to be matched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,16 +63,34 @@ def verdict(labels: Sequence[str], summaries: Sequence[RunSummary]) -> str:
     return verdict_of_ratios(labels, [None if s.entropy is None else s.entropy.ratio for s in summaries])
 
 
-def verdict_of_ratios(labels: Sequence[str], ratios: Sequence[float | None]) -> str:
-    """The same from the share of entropy that each run has left; None where it is not known."""
+def verdict_of_ratios(labels: Sequence[str], ratios: Sequence[float | None], kinds: Sequence[str] = ()) -> str:
+    """The same from the share of entropy that each run has left; None where it is not known.
+
+    Args:
+        labels: of the runs.
+        ratios: entropy at the end over that at the start.
+        kinds: the method of each run; where all runs of a method fared alike, the method is named instead of them.
+    """
     fates: dict[str, list[str]] = {}
     for label, ratio in zip(labels, ratios, strict=True):
         if ratio is not None:
             fates.setdefault(_fate(ratio), []).append(label)
     if not fates:
         return "Nothing measured yet"
-    parts = [f"{fate} in {_named(names, len(labels))}" for fate, names in fates.items()]
+    methods = dict(zip(labels, kinds or labels, strict=True))
+    parts = [f"{fate} in {_named(_together(names, methods), len(labels))}" for fate, names in fates.items()]
     return f"Entropy {', '.join(parts)}"
+
+
+def _together(names: Sequence[str], methods: Mapping[str, str]) -> list[str]:
+    """Names of runs, with one name for all runs of a method where all are there."""
+    found: dict[str, None] = {}
+    for name in names:
+        kind = methods[name]
+        members = [label for label, method in methods.items() if method == kind]
+        whole = len(members) > 1 and all(label in names for label in members)
+        found[f"all {len(members)} runs of {kind}" if whole else name] = None
+    return list(found)
 
 
 def headline(labels: Sequence[str], summaries: Sequence[RunSummary], found: Sequence[Comparison]) -> str:

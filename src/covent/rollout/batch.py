@@ -53,6 +53,10 @@ class Responses:
         """Some of the responses, with the same padding."""
         return Responses(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
+    def to(self, device: torch.device) -> Responses:
+        """The same responses on another device."""
+        return Responses(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
     @property
     def lengths(self) -> tuple[Tensor, Tensor]:
         """[B] tokens of each prompt, and of each response."""

@@ -112,14 +112,22 @@ def replace(path: Path, text: str, *, synced: bool) -> None:
     Args:
         synced: whether it must survive a power cut too.
     """
+    data = (text + ("" if text.endswith("\n") else "\n")).encode("utf-8")
+    if synced:
+        replace_file(path, lambda temporary: write(temporary, data))
+        sync_folder(path.parent)
+    else:
+        replace_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
+    """Put a file in the place of an older one once it is whole.
+
+    Args:
+        fill: writes the content to the path it is given, where there is nothing.
+    """
     temporary = path.with_name(path.name + ".tmp")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    data = (text + ("" if text.endswith("\n") else "\n")).encode("utf-8")
-    if synced:
-        write(temporary, data)
-    else:
-        temporary.write_bytes(data)
+    fill(temporary)
     os.replace(temporary, path)
-    if synced:
-        sync_folder(path.parent)

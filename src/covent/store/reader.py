@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from covent.errors import MissingPathError, StoreError
 from covent.store.finite import first_non_finite
+from covent.store.lock import abandoned
 from covent.store.schema import (
     SCHEMA_VERSION,
     AttributionRow,
@@ -32,6 +33,7 @@ from covent.store.schema import (
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
+_KILLED = "its process is gone without a word: it was killed, or the machine went down"
 _DAMAGED = "The file was changed or damaged; restore it, or run again."
 
 
@@ -128,7 +130,10 @@ def read_header(folder: Path) -> RunHeader:
 
 
 def read_status(folder: Path) -> Status:
-    """Where the run in `folder` stands; one without status.json was interrupted. Raises: StoreError."""
+    """Where the run in `folder` stands; one without status.json, or whose process is gone, was interrupted.
+
+    Raises: StoreError.
+    """
     return _status(folder / "status.json", 0, [])
 
 
@@ -182,7 +187,13 @@ def _status(path: Path, num_steps: int, notes: list[str]) -> Status:
     if not _is_there(path):
         notes.append("status.json is missing: the run is taken as interrupted.")
         return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json is missing")
-    return _validated(Status, path.read_bytes(), str(path))
+    status = _validated(Status, path.read_bytes(), str(path))
+    if status.state == "running" and abandoned(path.parent):
+        # A run that has just ended wrote so before it let go of the lock.
+        status = _validated(Status, path.read_bytes(), str(path))
+    if status.state == "running" and abandoned(path.parent):
+        return status.model_copy(update={"state": "interrupted", "message": _KILLED})
+    return status
 
 
 def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:

@@ -97,6 +97,19 @@ class RolloutSettings(_Settings):
     """Memory bound of the sampler: responses decoded at a time."""
 
 
+class SamplerSettings(_Settings):
+    """What samples responses."""
+
+    engine: Literal["torch", "vllm"] = "torch"
+    """`torch`: the embedded sampler, exactly reproducible. `vllm`: vLLM in this process (the `vllm` extra), faster on a
+    GPU; it is given the weights before each rollout, entropies are then the learner's, and a seed gives the same
+    responses mostly, not always."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """vLLM: share of the device's memory for its weights and cache; the learner needs the rest."""
+    max_model_len: _PositiveInt | None = None
+    """vLLM: tokens of prompt and response together. None: the model's own limit, for which the cache must have room."""
+
+
 class OptimizerSettings(_Settings):
     """Adam and the split of a rollout into optimizer steps."""
 
@@ -172,6 +185,8 @@ class TrainConfig(_Settings):
     """Supervised training before RL."""
     rollout: RolloutSettings = RolloutSettings()
     """How responses are sampled, and which are kept."""
+    sampler: SamplerSettings = SamplerSettings()
+    """What samples them."""
     scale_rewards: Literal["group", "none"] = "group"
     """`group`: advantages are divided by the standard deviation of their group (GRPO). `none`: centred only."""
     loss_mode: Literal["vanilla", "gspo", "cispo"] = "vanilla"
@@ -216,6 +231,16 @@ class TrainConfig(_Settings):
             raise ValueError(
                 f"attribute_every = {self.attribute_every} splits the entropy change on the probe states, and"
                 f" probe_prompts = 0 makes none. Set probe_prompts to 1 or more, or attribute_every to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_has_this_temperature(self) -> Self:
+        # Below it vLLM samples at 0.01 and says so in its log alone.
+        if self.sampler.engine == "vllm" and self.rollout.temperature < 0.01:
+            raise ValueError(
+                f"rollout.temperature = {self.rollout.temperature:g}: vLLM samples at 0.01 or more. Use"
+                " sampler.engine=torch, or a higher temperature"
             )
         return self
 
@@ -269,6 +294,8 @@ class ScoringSettings(_Settings):
     """A longer response is cut off."""
     responses_per_forward: _PositiveInt = 64
     """Memory bound: responses decoded at a time."""
+    sampler: SamplerSettings = SamplerSettings()
+    """What samples responses."""
     max_problems: _PositiveInt | None = None
     """Only the first so many rows. None: all."""
     task: DataSettings

@@ -12,8 +12,7 @@ from covent import stopping
 from covent.core.keys import key
 from covent.errors import VerifierError
 from covent.readings import Mean
-from covent.rollout.batch import Responses, join
-from covent.rollout.sampler import sample
+from covent.rollout.batch import Responses
 from covent.store.estimates import pass_at_k, powers_of_two, wilson
 from covent.store.schema import EvaluationRow, VerdictRow
 from covent.tasks import Judgement, Problem, Task, Verdict
@@ -64,7 +63,7 @@ class Exam:
                 for k in powers_of_two(self.num_samples)
                 if any(number >= k for _, number in judged)
             },
-            entropy=response_entropy(sampled, policy="sampler"),
+            entropy=response_entropy(sampled, policy=model.entropies_of),
             num_right=num_right,
             unparsable=Mean(sum=verdicts.count(Verdict.UNPARSABLE), count=len(verdicts)),
             error=Mean(sum=verdicts.count(Verdict.ERROR), count=len(verdicts)),
@@ -95,21 +94,11 @@ class Exam:
         return judgements
 
     def _sample(self, model: LanguageModel, num_samples: int, temperature: float, key: int) -> Responses:
-        prompts_at_once = max(1, self.responses_per_forward // num_samples)
-        parts = []
-        for first in range(0, len(self.problems), prompts_at_once):
-            chunk = range(first, min(first + prompts_at_once, len(self.problems)))
-            parts.append(
-                sample(
-                    model.network,
-                    [model.encode_problem(self.problems[i]) for i in chunk],
-                    groups=list(chunk),
-                    num_samples=num_samples,
-                    max_tokens=self.max_tokens,
-                    end_id=model.end_id,
-                    pad_id=model.pad_id,
-                    key=key,
-                    temperature=temperature,
-                )
-            )
-        return join(parts)
+        return model.sample(
+            dict(enumerate(self.problems)),
+            num_samples=num_samples,
+            max_tokens=self.max_tokens,
+            key=key,
+            temperature=temperature,
+            at_once=self.responses_per_forward,
+        )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -13,12 +15,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from covent.errors import ConfigError
-from covent.rollout.batch import Responses
+from covent.rollout.batch import Responses, join
 from covent.rollout.forward import use_bfloat16
+from covent.rollout.sampler import sample
+from covent.rollout.vllm_engine import VllmEngine
 from covent.store.durable import disk_errors, replace_folder
 from covent.tasks import Problem, Task, taught
 from covent.train.adapters import add_lora, has_lora, merged_weights, save_adapter
-from covent.train.config import ModelSettings, TrainConfig
+from covent.train.config import ModelSettings, SamplerSettings, TrainConfig
 from covent.train.model_folder import load_folder
 
 _PAD, _END = "<pad>", "<eos>"
@@ -30,6 +34,8 @@ class LanguageModel:
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    engine: VllmEngine | None = None
+    """What samples; None: the embedded sampler."""
 
     @property
     def end_id(self) -> int:
@@ -43,6 +49,63 @@ class LanguageModel:
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def entropies_of(self) -> Literal["sampler", "learner"]:
+        """Whose entropies sampled responses carry: an engine does not say its own."""
+        return "sampler" if self.engine is None else "learner"
+
+    def sampled_by(self, settings: SamplerSettings, *, responses_per_forward: int) -> LanguageModel:
+        """The same model with the sampler of these settings.
+
+        Args:
+          responses_per_forward: that the learner scores at a time, where the sampler gives no entropies.
+        """
+        if settings.engine == "torch":
+            return self
+        engine = VllmEngine(
+            lambda network: merged_weights(network) if has_lora(network) else network.state_dict(),
+            settings.gpu_memory_utilization,
+            settings.max_model_len,
+            responses_per_forward,
+        )
+        return replace(self, engine=engine)
+
+    def sample(
+        self,
+        problems: Mapping[int, Problem],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        key: int,
+        temperature: float = 1.0,
+        at_once: int | None = None,
+    ) -> Responses:
+        """Responses to problems, in their order, the samples of a problem together: `covent.rollout.sampler.sample`.
+
+        Args:
+          problems: by the number of their group.
+          at_once: the embedded sampler decodes that many responses at a time; None: all. An engine bounds its own
+            memory.
+        """
+        prompts, groups = [self.encode_problem(problem) for problem in problems.values()], list(problems)
+        draw = sample if self.engine is None else self.engine.sample
+        size = len(groups) if self.engine or at_once is None else max(1, at_once // num_samples)
+        parts = [
+            draw(
+                self.network,
+                prompts[first : first + size],
+                groups=groups[first : first + size],
+                num_samples=num_samples,
+                max_tokens=max_tokens,
+                end_id=self.end_id,
+                pad_id=self.pad_id,
+                key=key,
+                temperature=temperature,
+            )
+            for first in range(0, len(groups), size)
+        ]
+        return join(parts)
 
     def encode_prompt(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -32,13 +32,14 @@ def keep_rejected_rows(task: Task, writer: RunWriter, warn: Callable[[str], None
     )
 
 
-def check_prompts(model: LanguageModel, task: Task, max_tokens: int) -> None:
+def check_prompts(model: LanguageModel, task: Task, max_tokens: int, *, setting: str) -> None:
     """Encode each prompt of a data set once. A task that generates its problems keeps to its own limits.
 
     Args:
         model: whose tokenizer and positions count.
         task: any.
         max_tokens: length limit of a response.
+        setting: that sets it.
 
     Raises: DataError: prompts that leave no room for a response, with their files and lines.
         ConfigError: chats, and the tokenizer has no template.
@@ -55,6 +56,6 @@ def check_prompts(model: LanguageModel, task: Task, max_tokens: int) -> None:
     if long:
         raise DataError(
             f"{len(long)} prompts leave no room for a response of {max_tokens} tokens in the model's {room} positions:"
-            f" {', '.join(long[:_SHOWN])}{', …' if len(long) > _SHOWN else ''}. Lower rollout.max_response_tokens, or"
-            " leave them out with task.max_prompt_chars and task.skip_bad=true."
+            f" {', '.join(long[:_SHOWN])}{', …' if len(long) > _SHOWN else ''}. Lower {setting}, or leave"
+            " them out with task.max_prompt_chars and task.skip_bad=true."
         )

@@ -18,7 +18,6 @@ from covent.core.keys import key
 from covent.core.reduce import masked_sum, response_means
 from covent.readings import EntropyReading, Mean
 from covent.rollout.batch import Responses, join
-from covent.rollout.sampler import sample
 from covent.store.schema import VerifierFaultRow
 from covent.tasks import Answer, Judgement, Problem, Task, Verdict, problems
 from covent.train.config import TrainConfig
@@ -128,23 +127,15 @@ class RolloutSource:
         new = {self.num_groups + i: next(self.stream) for i in range(settings.prompts_per_step)}
         self.num_groups += len(new)
         self.drawn |= new
-        numbers = list(new)
-        at_once = max(1, settings.responses_per_forward // settings.samples_per_prompt)
-        parts = [
-            sample(
-                self.model.network,
-                [self.model.encode_problem(new[number]) for number in numbers[first : first + at_once]],
-                groups=numbers[first : first + at_once],
-                num_samples=settings.samples_per_prompt,
-                max_tokens=self.max_tokens,
-                end_id=self.model.end_id,
-                pad_id=self.model.pad_id,
-                key=key(self.config.seed, "rollout"),
-                temperature=settings.temperature,
-            )
-            for first in range(0, len(numbers), at_once)
-        ]
-        return join(parts), new
+        responses = self.model.sample(
+            new,
+            num_samples=settings.samples_per_prompt,
+            max_tokens=self.max_tokens,
+            key=key(self.config.seed, "rollout"),
+            temperature=settings.temperature,
+            at_once=settings.responses_per_forward,
+        )
+        return responses, new
 
     def _assemble(
         self, step: int, rounds: list[_Round], kept: list[Responses], learnt: tuple[Tensor, Tensor] | None
@@ -173,8 +164,8 @@ class RolloutSource:
             problems=self.drawn,
             judgements=by_group,
             verifier_faults=verifier_faults("train", step, identities, answers, judgements),
-            entropy=response_entropy(everything, policy="sampler"),
-            entropy_token=token_entropy(everything, policy="sampler"),
+            entropy=response_entropy(everything, policy=self.model.entropies_of),
+            entropy_token=token_entropy(everything, policy=self.model.entropies_of),
             # A mean over rewards of which one is NaN would be none; a mean over the others would hide it.
             reward=Mean(sum=0.0, count=0) if bad_reward else _mean_reward(judgements),
             response_length=Mean(sum=float(everything.mask.sum()), count=count),

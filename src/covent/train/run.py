@@ -12,7 +12,6 @@ from covent import controls, stopping
 from covent.errors import CoventError, DiskError
 from covent.law import Forecaster
 from covent.rollout.batch import Responses
-from covent.rollout.sampler import sample
 from covent.stopping import Stopped, on_signals
 from covent.store.reader import read_header, read_run
 from covent.store.schema import StepRow
@@ -198,13 +197,4 @@ def _probe_states(problems: Sequence[Problem], model: LanguageModel, max_tokens:
     """One response of the start policy to each problem; None when there is none."""
     if not problems:
         return None
-    return sample(
-        model.network,
-        [model.encode_problem(problem) for problem in problems],
-        groups=list(range(len(problems))),
-        num_samples=1,
-        max_tokens=max_tokens,
-        end_id=model.end_id,
-        pad_id=model.pad_id,
-        key=0,
-    )
+    return model.sample(dict(enumerate(problems)), num_samples=1, max_tokens=max_tokens, key=0)

@@ -15,7 +15,6 @@ from covent import stopping
 from covent.core.keys import key
 from covent.errors import ConfigError, MissingPathError, RunExistsError, suggestion
 from covent.readings import EntropyReading, Mean
-from covent.rollout.sampler import sample
 from covent.store.durable import disk_errors
 from covent.store.scores import ProblemResult, Scores, majority_vote, scores, source_scores
 from covent.tasks import (
@@ -64,7 +63,7 @@ def score_model(
     problems = list(islice(data.problems(), settings.max_problems))
     _check_sources(settings, problems)
     model = _model(model_path, settings, task)
-    check_prompts(model, task, settings.max_response_tokens)
+    check_prompts(model, task, settings.max_response_tokens, setting="max_response_tokens")
     with contextlib.closing(data), _lines(out) as write:
         found = _Found(settings, model, task, write)
         for done, batch in _batches(settings, problems):
@@ -99,7 +98,8 @@ def _model(path: Path, settings: ScoringSettings, task: Task) -> LanguageModel:
             raise MissingPathError(f"The run {path.parent} has no final model yet: covent resume {path.parent}")
     device = device_of(settings.device)
     dtype = arithmetic_of(settings.dtype, device, downloaded=True)
-    return load_model(ModelSettings(path=str(path)), task, seed=settings.seed, dtype=dtype, device=device)
+    model = load_model(ModelSettings(path=str(path)), task, seed=settings.seed, dtype=dtype, device=device)
+    return model.sampled_by(settings.sampler, responses_per_forward=settings.responses_per_forward)
 
 
 def _batches(settings: ScoringSettings, problems: Sequence[Problem]) -> Iterator[tuple[int, list[tuple[int, Problem]]]]:
@@ -140,14 +140,10 @@ class _Found:
         """Sample and judge some problems of one source."""
         name = batch[0][1].source
         number, temperature = self.settings.sampling(name)
-        responses = sample(
-            self.model.network,
-            [self.model.encode_problem(problem) for _, problem in batch],
-            groups=[group for group, _ in batch],
+        responses = self.model.sample(
+            dict(batch),
             num_samples=number,
             max_tokens=self.settings.max_response_tokens,
-            end_id=self.model.end_id,
-            pad_id=self.model.pad_id,
             key=key(self.settings.seed, "eval"),
             temperature=temperature,
         )
@@ -155,7 +151,7 @@ class _Found:
         judgements = self.task.judge(answers, stopping.poll)
         self._watch.see(judgements, f"the problems from {batch[0][1].place} on")
         source = self.by_source.setdefault(name, _Source())
-        entropy = response_entropy(responses, policy="sampler")
+        entropy = response_entropy(responses, policy=self.model.entropies_of)
         source.entropy = entropy if source.entropy is None else source.entropy + entropy
         source.verdicts.update(judgement.verdict for judgement in judgements)
         source.num_truncated += int(responses.truncated.sum())

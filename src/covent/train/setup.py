@@ -59,8 +59,9 @@ class Setup:
         task = make_task(config.task, config.seed, config.verifier, config.reward)
         dtype = arithmetic_of(config.dtype, device, downloaded=config.model.path is not None)
         model = load_model(config.model, task, seed=config.seed, dtype=dtype, device=device)
+        model = model.sampled_by(config.sampler, responses_per_forward=config.optimizer.responses_per_micro_batch)
         max_tokens = max_response_tokens(config, task, model)
-        check_prompts(model, task, max_tokens)
+        check_prompts(model, task, max_tokens, setting="rollout.max_response_tokens")
         state = RunState.fresh(model)
         setup = cls(
             config,

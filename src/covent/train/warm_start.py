@@ -25,7 +25,6 @@ from covent.core.reduce import masked_mean
 from covent.errors import ConfigError, NonFiniteError
 from covent.rollout.batch import Responses, pad_left, score
 from covent.rollout.forward import arithmetic
-from covent.rollout.sampler import sample
 from covent.tasks import Answer, Problem, Task, TaughtTask, Verdict, problems, taught
 from covent.train.config import TrainConfig
 from covent.train.model import LanguageModel, max_response_tokens, weights_hash
@@ -111,14 +110,10 @@ def _teacher_share(model: LanguageModel, task: TaughtTask, config: TrainConfig) 
     by_writers = task.judge(
         [Answer(problem, task.demonstration(problem, writers)) for problem in chosen], stopping.poll
     )
-    responses = sample(
-        model.network,
-        [model.encode_problem(problem) for problem in chosen],
-        groups=list(range(len(chosen))),
+    responses = model.sample(
+        dict(enumerate(chosen)),
         num_samples=1,
         max_tokens=max_response_tokens(config, task, model),
-        end_id=model.end_id,
-        pad_id=model.pad_id,
         key=key(config.seed, "warm start"),
     )
     texts = model.decode_all(responses)

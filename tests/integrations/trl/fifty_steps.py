@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from covent.integrations.trl import CoventGRPOTrainer
+from covent.integrations.trl import CoventGRPOTrainer, KillableReward
+from tests.integrations.trl import rewards_to_load
 from tests.support.tiny_trl import network, starts_low, trainer
 
 STEPS = 50
@@ -38,6 +39,8 @@ CONTROLS: dict[str, Any] = {
     ],
 }
 """All but `truncated_importance`, which only vLLM's log-probs give something to do."""
+FAILING = "ppo_clip"
+"""The run whose reward function lives in a child and raises for some completions."""
 
 
 def start_model(folder: Path) -> str:
@@ -53,7 +56,7 @@ def main(folder: Path, world: int) -> None:
             CoventGRPOTrainer,
             folder / "trl" / name,
             model=str(folder / "model"),
-            reward=starts_low,
+            reward=starts_low if name != FAILING else KillableReward(rewards_to_load.starts_low, max_error_frac=1.0),
             covent={"control": control, "run_folder": folder / "runs" / name, "accuracy": "starts_low"},
             per_device_train_batch_size=8,
             gradient_accumulation_steps=2,

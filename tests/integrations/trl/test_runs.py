@@ -19,7 +19,7 @@ from covent.errors import EngineError
 from covent.integrations.trl import CoventGRPOTrainer, CoventRLOOTrainer
 from covent.store.reader import Run, read_run
 from tests.integrations.launch import launch
-from tests.integrations.trl.fifty_steps import CONTROLS, STEPS, start_model
+from tests.integrations.trl.fifty_steps import CONTROLS, FAILING, STEPS, start_model
 from tests.support.tiny_trl import starts_low, trainer
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("ignore")]
@@ -45,6 +45,23 @@ def test_every_run_is_whole(runs: dict[str, Run]) -> None:
         assert [row.step for row in run.steps] == list(range(STEPS // 2))
         assert [row.step for row in run.updates] == [update // 2 for update in range(STEPS)]
         assert all(row.num_updates == 2 and row.entropy.value is not None for row in run.steps)
+
+
+def test_forecasts_are_made_while_it_runs(runs: dict[str, Run]) -> None:
+    """From the third point of the law on; a point is five rollouts."""
+    assert [row.step for row in runs["none"].forecasts] == [14, 19, 24]
+    assert [row.num_points for row in runs["none"].forecasts] == [3, 4, 5]
+
+
+def test_what_a_reward_function_fails_at_is_kept(runs: dict[str, Run]) -> None:
+    """Of the first rank; the prompt of each is that of its group."""
+    run = runs[FAILING]
+    assert run.verifier_faults and not runs["none"].verifier_faults
+    assert all(row.response.startswith("7") and "seven" in row.reason for row in run.verifier_faults)
+    prompts = {row.group: row.prompt for row in run.samples}
+    assert all(row.prompt == prompts.get(row.group, row.prompt) for row in run.verifier_faults)
+    unjudged = [row.num_groups * 4 - row.reward.count for row in run.steps]
+    assert sum(unjudged) >= len(run.verifier_faults)
 
 
 def test_every_control_did_what_it_was_asked(runs: dict[str, Run]) -> None:

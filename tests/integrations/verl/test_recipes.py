@@ -88,7 +88,7 @@ def test_any_control_can_be_given_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["actor_rollout_ref.actor.ppo_mini_batch_size=8"], "KL-Cov cannot act here"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=16"], "KL-Cov cannot act here"),
         (["actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode = gspo"),
         (["actor_rollout_ref.actor.policy_loss.loss_mode=covent"], "there is none"),
         (["+actor_rollout_ref.actor.policy_loss.control={type:kl_cov}"], "does not read it"),
@@ -132,6 +132,6 @@ def test_what_cannot_do_what_it_says_is_refused(words: list[str], said: str) -> 
 
 
 def test_two_mini_batches_or_two_epochs_are_off_policy() -> None:
-    words = ["actor_rollout_ref.actor.ppo_mini_batch_size=8", "actor_rollout_ref.actor.ppo_epochs=2"]
+    words = ["actor_rollout_ref.actor.ppo_mini_batch_size=16", "actor_rollout_ref.actor.ppo_epochs=2"]
     config = recipe("cpu", *words)
     require_settings(covent_config(config.actor_rollout_ref.actor), config)

@@ -204,7 +204,7 @@ def _work(
         inverse = 1.0 / checked_temperature(each).to(dtypes.work)
     elif checked_temperature(temperature) != 1.0:
         inverse = torch.full(chosen.shape, 1.0 / temperature, dtype=dtypes.work, device=hidden.device)
-    tile = tile_size(hidden.device, settings.token_chunk, settings.vocab_chunk)
+    tile = tile_size(hidden.device, dtypes.logits, settings.token_chunk, settings.vocab_chunk)
     return Work(
         chosen - first, inverse, index, dtypes, settings.softcap, tile, settings.workspace_bytes, extra, settings.group
     )

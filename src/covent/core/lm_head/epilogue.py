@@ -75,18 +75,21 @@ class TorchEpilogue:
             x, d, e = self._views(z[block])
             inverse = _column(rows.inverse, block)
             logits = self._logits(z[block], shape, x)
-            top, index = logits.max(dim=1)
+            top = logits.amax(dim=1)
+            place = rows.place[block].clamp(0, z.shape[1] - 1)[:, None]
+            token = logits.gather(1, place).squeeze(1)
             _shifted(logits, torch.where(top == -torch.inf, 0.0, top)[:, None], inverse, d)
             if keep is not None:
                 keep[block] = d
             d.clamp_(min=_FAR)
             torch.exp(d, out=e)
-            e.scatter_(1, index[:, None], 0.0)
-            place = rows.place[block].clamp(0, z.shape[1] - 1)[:, None]
-            token = logits.gather(1, place).squeeze(1)
-            parts = [top, e.sum(dim=1), torch.mul(e, d, out=d).sum(dim=1), token]
+            # One maximum is left out of the sums; others of the same value count. The index of one would cost more.
+            is_top = torch.eq(d, 0.0, out=x)
+            more = is_top.sum(dim=1).sub_(1.0).clamp_(min=0.0)
+            e.sub_(is_top)
+            parts = [top, e.sum(dim=1).add_(more), torch.mul(e, d, out=d).sum(dim=1), token]
             if extra:
-                parts += [torch.mul(e, e, out=x).sum(dim=1), torch.mul(e, d, out=x).sum(dim=1)]
+                parts += [torch.mul(e, e, out=x).sum(dim=1).add_(more), torch.mul(e, d, out=x).sum(dim=1)]
             torch.stack(parts, out=sums[:, block])
         elsewhere = (rows.place < 0) | (rows.place >= z.shape[1])
         sums[TOKEN].masked_fill_(elsewhere, -torch.inf)
@@ -112,8 +115,8 @@ class TorchEpilogue:
                 e.addcmul_(e, capped.square_(), value=-1.0)
             level = slope.level[block, None]
             if slope.steep is not None:
-                level = torch.addcmul(level, d, slope.steep[block, None], out=d)
-            out[block] = torch.mul(e, level, out=e)
+                level = d.mul_(slope.steep[block, None]).add_(level)
+            torch.mul(e, level, out=out[block])
         out[here, rows.place[here]] = slope.own[here].to(out.dtype)
 
     def _blocks(self, z: Tensor) -> Iterator[slice]:

@@ -89,4 +89,5 @@ def extras(sums: Float[Tensor, "sums N"], given: TokenStatistics) -> tuple[Tenso
     # The token's own terms are joined where it is the maximum, -p + p^2 = p (p - 1): apart they would cancel.
     certain = -p * torch.expm1(given.logprob) * given.mean
     surprise = torch.where(p > 0, given.logprob + given.entropy, 0.0)
-    return is_top, norm * (1 + sums[SQUARED]), others + torch.where(is_top, certain, -p * surprise - norm * given.mean)
+    same_draw = norm * (1 + sums[SQUARED]) + (given.top - given.top)
+    return is_top, same_draw, others + torch.where(is_top, certain, -p * surprise - norm * given.mean)

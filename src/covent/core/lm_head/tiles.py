@@ -9,15 +9,21 @@ import torch
 
 from covent.core.shapes import Tensor
 
-# (tokens, vocabulary) of a tile. On a CPU: large enough for the product, small enough to stay out of the way. On a GPU
-# the sum of the hidden states' gradient in float32 crosses memory once a slice, so slices are wider.
-CPU_TILE = (1024, 8192)
+# A tile of logits on a CPU: enough tokens for the product, and small enough that it is still in a last-level cache when
+# its gradient is multiplied. Narrower tiles of wide numbers: 4096 columns of float32 take 3 % less time than 8192.
+CPU_TOKENS = 1024
+CPU_TILE_BYTES = 16 << 20
+# (tokens, vocabulary) on a GPU: the sum of the hidden states' gradient in float32 crosses memory once a slice of the
+# vocabulary, so slices are wider.
 GPU_TILE = (4096, 32_768)
 
 
-def tile_size(device: torch.device, token_chunk: int | None, vocab_chunk: int | None) -> tuple[int, int]:
-    """Tokens and vocabulary of a tile; what is None is chosen for the device."""
-    tokens, vocabulary = CPU_TILE if device.type == "cpu" else GPU_TILE
+def tile_size(
+    device: torch.device, logits: torch.dtype, token_chunk: int | None, vocab_chunk: int | None
+) -> tuple[int, int]:
+    """Tokens and vocabulary of a tile; what is None is chosen for the device and the dtype of logits."""
+    on_cpu = CPU_TOKENS, CPU_TILE_BYTES // (CPU_TOKENS * logits.itemsize)
+    tokens, vocabulary = on_cpu if device.type == "cpu" else GPU_TILE
     return token_chunk or tokens, vocab_chunk or vocabulary
 
 

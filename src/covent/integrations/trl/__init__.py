@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from covent.integrations.settings import CoventConfig
 from covent.integrations.trl.mixin import CoventMixin
+from covent.integrations.trl.rewards import KillableReward
 
 if TYPE_CHECKING:
     from covent.integrations.trl.trainers import CoventGRPOTrainer, CoventRLOOTrainer
 
-__all__ = ["CoventConfig", "CoventGRPOTrainer", "CoventMixin", "CoventRLOOTrainer"]
+__all__ = ["CoventConfig", "CoventGRPOTrainer", "CoventMixin", "CoventRLOOTrainer", "KillableReward"]
 
 
 def __getattr__(name: str) -> Any:

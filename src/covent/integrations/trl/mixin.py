@@ -34,6 +34,7 @@ from covent.integrations.trl.checks import require_device, require_settings
 from covent.integrations.trl.compatibility import CLIPPED, require_attributes, require_hooks, require_version
 from covent.integrations.trl.execution import clip_of, cuts, gate, gated, left_to_trl, replaced, terms_of
 from covent.integrations.trl.recording import Recording
+from covent.integrations.trl.rewards import KillableReward
 from covent.integrations.trl.weights import token_weights
 from covent.integrations.trl.window import MicroBatch, Steering, Window
 
@@ -122,12 +123,23 @@ class CoventMixin:
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """TRL's rewards, of all ranks."""
+        """TRL's rewards, of all ranks; a response that a killable function could not judge has none."""
         by_function = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        training = self.model.training
+        killable = [each for each in self.reward_funcs if isinstance(each, KillableReward)]
+        if killable:
+            own = torch.tensor([each.unjudged for each in killable], device=by_function.device).any(dim=0)
+            unjudged = self.accelerator.gather(own.long()).bool()
+            # TRL leaves a response without any reward out of its group's mean, and its advantage is 0.
+            by_function = by_function.masked_fill(unjudged[:, None], torch.nan)
+            self._metrics["train" if training else "eval"][f"{PREFIX}unjudged_frac"].append(
+                unjudged.double().mean().item()
+            )
         if self._covent_recording is not None:
-            training = self.model.training
             group_size = self.num_generations if training else self.num_generations_eval
             self._covent_recording.rewarded(by_function, group_size=group_size, training=training)
+            if training:
+                self._covent_recording.misjudged(killable, prompts, completions, self._covent_num_generations)
         return by_function
 
     def _covent_columns(self, number: int, output: dict[str, Any], sampled: list[Scores]) -> dict[str, Tensor]:

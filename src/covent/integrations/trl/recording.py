@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,15 @@ from covent.integrations.recorder import Recorder
 from covent.integrations.settings import CoventConfig
 from covent.integrations.trl.batch import PROMPT, SAMPLE
 from covent.integrations.trl.checks import updates_per_generation
+from covent.integrations.trl.rewards import KillableReward, text_of
 from covent.integrations.trl.rollouts import Rewards, Rollout, RolloutSettings, rollout_of
 from covent.integrations.trl.window import MicroBatch, Window
 from covent.readings import Mean
-from covent.store.schema import RunHeader, SampleRow
+from covent.store.schema import RunHeader, SampleRow, VerifierFaultRow
+
+_KEPT_FAULTS = 20
+"""Of a generation, as the embedded trainer keeps them."""
+_KEPT_CHARS = 500
 
 
 class Recording(TrainerCallback):  # type: ignore[misc]
@@ -73,6 +78,31 @@ class Recording(TrainerCallback):  # type: ignore[misc]
             self.rewards = found
         else:
             self.eval_rewards.append(found)
+
+    def misjudged(self, rewards: Sequence[KillableReward], prompts: Any, completions: Any, number: int) -> None:
+        """Keep what killable reward functions failed at in a generation, of this rank's responses.
+
+        Args:
+          number: of the generation.
+        """
+        size = self.trainer.num_generations
+        first = number * len(prompts) * self.trainer.accelerator.num_processes // size
+        self.recorder.misjudged(
+            [
+                VerifierFaultRow(
+                    phase="train",
+                    step=number,
+                    group=first + row // size,
+                    sample=row % size,
+                    prompt=text_of(prompts[row])[-_KEPT_CHARS:],
+                    response=text_of(completions[row])[-_KEPT_CHARS:],
+                    verdict=str(judgement.verdict),
+                    reason=judgement.reason or judgement.warning,
+                )
+                for each in rewards
+                for row, judgement in each.faults
+            ][:_KEPT_FAULTS]
+        )
 
     def generated(self, number: int, output: dict[str, Any], seconds: float) -> None:
         """A generation is there to be trained on."""
