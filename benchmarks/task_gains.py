@@ -108,7 +108,7 @@ def table(found: dict[str, Any]) -> str:
         "| recipe | steps | avg@8 | gain, 95 % interval | greedy | pass@8 | entropy, nats |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in found.items():
+    for name, entry in sorted(found.items()):
         seeds = entry["seeds"]
         assert len(seeds) == len(SEEDS)
         mean, low, high = gain(seeds)
