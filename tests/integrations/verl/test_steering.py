@@ -17,7 +17,7 @@ from covent.integrations.settings import CoventConfig
 from covent.integrations.verl.batch import Columns, identities, measured
 from covent.integrations.verl.recording import Rollout, merged_metrics
 from covent.integrations.verl.window import Steering, Window
-from covent.readings import ControlReading, CovarianceTail, Mean
+from covent.readings import ControlReading, CovarianceTail, Mean, PolarityReading
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
 
@@ -97,7 +97,7 @@ def reading(update: int, tokens: int, entropy: float, selected: int) -> UpdateRe
         abs_log_ratio=nothing,
         clip_low=nothing,
         clip_high=nothing,
-        polarity=nothing,
+        polarity=PolarityReading(num_tokens=tokens, num_raising=0, num_lowering=0, raising=0.0, lowering=0.0),
         covariance=CovarianceTail(mean=0.0, std=1.0, quantiles={"p50": 0.0}, top_means={}, positive_shares={}),
         control=ControlReading(
             name="kl_cov",
