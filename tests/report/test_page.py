@@ -174,7 +174,11 @@ def test_short_runs_still_give_a_page_with_a_banner(tmp_path: Path, steps: int) 
 def test_runs_without_evaluations_or_samples_give_a_page(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", num_steps=12, evaluate=False))
     text = Reader(page([Run(**(vars(run) | {"samples": [], "updates": []}))])).text
-    assert "has no law" in text
+    # The law is then one of the training reward, everywhere on the page.
+    assert "On the training reward, since no validation accuracy gives a point" in text
+    assert "has no law" not in text and "No law:" not in text
+    short = read_run(write_run(tmp_path / "short", num_steps=2, evaluate=False))
+    assert "has no law: 2 rollout steps are less than one block" in Reader(page([short])).text
 
 
 def test_entropies_of_different_definition_are_not_compared_unnoticed(runs: dict[str, Run]) -> None:

@@ -97,7 +97,7 @@ def test_the_law_is_a_least_squares_line_in_the_exponential(parts: Parts, runs: 
     slope, b = np.polyfit(x, y, 1)
     law = trace(parts, "law-1", "law")
     assert close(law["y"], [b + slope * math.exp(h) for h in law["x"]])
-    ceiling = trace(parts, "law-1", "ceiling")["y"][0] if parts.says[2][0].isdigit() else None
+    ceiling = trace(parts, "law-1", "ceiling")["y"][0] if parts.says[3][0].isdigit() else None
     assert ceiling is None or ceiling == pytest.approx(b + slope, rel=SIX_DIGITS)
     points = parts.json["plot-law-1-table"]["rows"]
     assert close([row[1] for row in points], [h for h, _ in blocks])
@@ -110,7 +110,9 @@ def value_of_avg(row: dict[str, Any]) -> float:
 def test_the_verdict_is_that_of_the_rows(parts: Parts, runs: dict[str, Run]) -> None:
     entropies = [value(row["entropy"]) for row in rows(runs["clip_cov"], "steps")]
     spent = 1 - fmean(entropies[-5:]) / entropies[0]
-    assert parts.says[1] == f"{100 * spent:.0f} % spent"
+    assert parts.says[2] == f"{100 * spent:.0f} % spent"
+    tests = [value_of_avg(row) for row in rows(runs["clip_cov"], "evaluations") if row["split"] == "test"]
+    assert parts.says[1] == f"{100 * tests[0]:.1f} % → {100 * tests[-1]:.1f} %"
     assert parts.says[0] in ("Spending", "Plateau")
 
 

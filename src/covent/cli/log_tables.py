@@ -48,7 +48,7 @@ def outlook_table(results: Sequence[ForecastResult]) -> Table:
     table.add_row("  accuracy", *(percent(outlook.accuracy if outlook else None, unit) for outlook, unit in told))
     table.add_row("  95 % band", *(_band(outlook, unit) for outlook, unit in told))
     table.add_row(
-        "  gain since the last point", *(points(outlook.gain if outlook else None, unit) for outlook, unit in told)
+        "  gain by the law from there", *(points(outlook.gain if outlook else None, unit) for outlook, unit in told)
     )
     return table
 

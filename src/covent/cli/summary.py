@@ -27,7 +27,7 @@ def summary_table(names: Sequence[str], summaries: Sequence[RunSummary]) -> Tabl
         # Only a run that is not finished has the row.
         missing = "finished" if name == "status" else n.MISSING
         table.add_row(name, *(column.get(name, missing) for column in columns))
-    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.law("validation")).fit is not None])
+    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.main_law).fit is not None])
     if marks:
         table.caption, table.caption_justify = "\n".join(marks), "left"
     return table
@@ -66,7 +66,7 @@ def summary_rows(summary: RunSummary) -> dict[str, str]:
         if change.start is not None:
             rows[f"{change.measure}, start"] = n.estimate(change.start)
         rows[f"{change.measure}, end"] = n.estimate(change.end)
-    return rows | _law_rows(summary.law("validation"))
+    return rows | _law_rows(summary.main_law)
 
 
 def attribution_table(found: AttributionSummary) -> Table:
@@ -80,7 +80,8 @@ def attribution_table(found: AttributionSummary) -> Table:
 def _law_rows(law: LawSummary) -> dict[str, str]:
     if law.fit is None:
         return {"law": f"no fit: {law.reason}", "ceiling b − a": n.MISSING, "  identified": "no points"}
-    rows = {
+    rows = {} if law.source == "validation" else {"R of the law": "training reward"}
+    rows |= {
         "law a": n.fixed(law.fit.a),
         "law b": n.fixed(law.fit.b),
         "ceiling b − a": short_ceiling(law.fit),

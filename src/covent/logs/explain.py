@@ -257,11 +257,12 @@ def _covariance(series: LogSeries) -> Finding:
             text="No covariance was logged, so the cause of the entropy's fall cannot be told from this log. Dump the"
             " tokens of a step and run `covent measure DUMP`.",
         )
-    sign = "lowers" if ends[1] > 0 else "raises"
+    signs = ["lowers" if end > 0 else "raises" for end in ends]
+    still = "still " if signs[0] == signs[1] else "now "
     return Finding(
         topic="Covariance",
-        text=f"Mean Cov(log π, A) went from {ends[0]:.3g} to {ends[1]:.3g}: to first order each update still {sign}"
-        " entropy.",
+        text=f"Mean Cov(log π, A) went from {ends[0]:.3g} to {ends[1]:.3g}: to first order each update"
+        f" {still}{signs[1]} entropy.",
     )
 
 

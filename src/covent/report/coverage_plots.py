@@ -79,7 +79,7 @@ def pass_curves_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | N
     if not parts:
         return None
     chart.update_xaxes(type="log", dtick=0.30103)
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     return Chart(
         anchor="pass-curves",
         title="pass@k at every k",

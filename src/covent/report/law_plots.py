@@ -84,7 +84,7 @@ def law_chart(subject: Subject, parts: Sequence[Prefix]) -> Chart | None:
     hover = "step %{customdata}<br>H %{x:.4f}<br>R %{y:.3f}<extra></extra>"
     at, h, r = points.step.tolist(), entropy.tolist(), accuracy.tolist()
     chart.add_trace(dots(h, r, "points", style.color, symbol=style.symbol, hover=hover, data=at))
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     chart.update_xaxes(rangemode="tozero")
     over = f" of {points.window_steps:g} steps" if points.window_steps > 1 else ""
     return Chart(
@@ -115,7 +115,7 @@ def forecast_chart(subject: Subject, parts: Sequence[Prefix]) -> Chart | None:
     chart.add_trace(slotted(line([], [], "forecast", PREFIX_COLOR, width=2.4), "forecast"))
     chart.add_trace(slotted(line([], [], "told the later H", OKABE_ITO[5], dash="dot"), "told"))
     chart.add_trace(dots(steps, observed, "observed", style.color, symbol=style.symbol, size=6))
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     told = [[n.percent(p.fraction, 0), p.forecast.unconditional.end_error, p.forecast.ceiling] for p in parts]
     scaled = [[None if value is None else value / subject.scale for value in column] for column in _columns(parts)]
     return Chart(

@@ -218,7 +218,7 @@ def _band_chart(
         parts.append((label, table(["step", "interquartile mean", "low", "high"], steps, middle, low, high)))
     if not parts:
         return None
-    chart.update_yaxes(rangemode="tozero") if anchor == "entropy" else chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(rangemode="tozero") if anchor == "entropy" else chart.update_yaxes(tickformat=".2~%")
     return Chart(
         anchor=f"methods-{anchor}",
         title=title,
@@ -249,7 +249,7 @@ def _law_chart(groups: dict[str, list[Subject]], found: Sequence[MethodSummary])
     if not parts:
         return None
     chart.update_xaxes(rangemode="tozero")
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     return Chart(
         anchor="methods-law",
         title="The law of each method",

@@ -270,8 +270,8 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
             state = "failed" if status.state == "failed" else state
             sentence = f"{{}} {state} after {summary.num_steps} of {status.num_steps} rollout steps"
             say(f"{sentence}: {{}}." if status.message else f"{sentence}.", name, status.message)
-        elif summary.law("validation").fit is None and summary.num_steps:
-            say("{} has no law: {}", name, summary.law("validation").reason or "")
+        elif summary.main_law.fit is None and summary.num_steps:
+            say("{} has no law: {}", name, summary.main_law.reason or "")
         if not summary.num_steps:
             say("{} has no rollout step yet.", name)
         for note in summary.notes:

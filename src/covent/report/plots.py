@@ -99,7 +99,7 @@ def accuracy_chart(subjects: Sequence[Subject]) -> Chart | None:
         ends += both[-1:]
     if not ends:
         return None
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     # Markers at step 0 would make the axis begin below it.
     chart.update_xaxes(range=[-0.01 * max(ends) - 0.5, max(ends) + 0.01 * max(ends) + 0.5])
     return Chart(
@@ -157,7 +157,7 @@ def pass_chart(runs: Sequence[Run], styles: Sequence[Style]) -> Chart | None:
     chart.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.5, len(names) - 0.5])
     # On a phone the names do not fit side by side; slanted upwards, the last one stays inside the plot.
     chart.update_xaxes(autotickangles=[0, -45, -90])
-    chart.update_yaxes(tickformat=".0%")
+    chart.update_yaxes(tickformat=".2~%")
     for edge in range(1, len(names)):
         chart.add_vline(x=edge - 0.5, line={"color": FAINT, "width": 1})
     return Chart(

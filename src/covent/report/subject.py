@@ -56,7 +56,7 @@ def subjects(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> list[Subjec
 def _of_run(look: Style, run: Run) -> Subject:
     """The law is that of the validation accuracy, or where there is none of the training reward."""
     summary = summarise(run)
-    law = next((law for law in summary.laws if law.fit is not None), None)
+    law = summary.main_law if summary.main_law.fit is not None else None
     if law is None or law.fit is None:
         return Subject(look, run, summary, None, None, None)
     points = run_series(run, law.source)

@@ -166,6 +166,11 @@ class RunSummary(Part):
     """Wall time by phase."""
     notes: list[str]
 
+    @property
+    def main_law(self) -> LawSummary:
+        """The law that is spoken of: on validation accuracy, or on the training reward where that alone has points."""
+        return next((law for law in self.laws if law.fit is not None), self.laws[0])
+
     def law(self, source: Source) -> LawSummary:
         """The law on this source."""
         (found,) = (law for law in self.laws if law.source == source)

@@ -91,7 +91,7 @@ def readings(summary: RunSummary) -> list[Group]:
 
 
 def _glance_row(label: str, summary: RunSummary) -> list[str]:
-    entropy, law = summary.entropy, summary.law("validation")
+    entropy, law = summary.entropy, summary.main_law
     test = [change for change in summary.accuracy if change.split == "test"]
     average = next((c for c in test if c.measure.startswith("avg")), None)
     widest = next((c for c in reversed(test) if c.measure.startswith("pass")), None)
@@ -144,7 +144,7 @@ def glance_notes(columns: Sequence[str], summaries: Sequence[RunSummary]) -> lis
         "ceiling": "ceiling: what the law, fitted to the whole run, gives at zero entropy",
         "forecast error": "forecast error: forecast of the end from the first 30 % minus what happened",
     }
-    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.law("validation")).fit is not None])
+    marks = ceiling_marks([law.fit for summary in summaries if (law := summary.main_law).fit is not None])
     return [note for column, note in notes.items() if column in columns] + marks
 
 

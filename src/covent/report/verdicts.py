@@ -1,4 +1,4 @@
-"""The verdict on a run in four lines: phase, entropy spent, ceiling, what to do; each with why and how sure."""
+"""The verdict on a run: phase, accuracy, entropy spent, ceiling, what to do; each with why and how sure."""
 
 from __future__ import annotations
 
@@ -53,11 +53,13 @@ class Answer:
 
 
 def answers(subject: Subject) -> list[Answer]:
-    """The four lines for one run; fewer where nothing is known."""
+    """The lines for one run; fewer where something is not known."""
     told, law = subject.told, subject.fit
     if told is None or law is None:
         return []
-    return [_phase(subject, told), _spent(subject, told), _ceiling(law), _next(told, law)]
+    accuracy = _accuracy(subject)
+    between = [] if accuracy is None else [accuracy]
+    return [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
 
 
 def _phase(subject: Subject, told: Explanation) -> Answer:
@@ -74,6 +76,21 @@ def _phase(subject: Subject, told: Explanation) -> Answer:
         "low" if few else "high",
         f"few points: {steps} entropies" if few else f"a rule on {steps} measured entropies",
     )
+
+
+def _accuracy(subject: Subject) -> Answer | None:
+    """Sampled accuracy on test problems before and after; None for a run without both."""
+    changes = [] if subject.summary is None else subject.summary.accuracy
+    change = next((c for c in changes if c.split == "test" and c.measure.startswith("avg")), None)
+    if change is None or change.start is None or change.end is None:
+        return None
+    ends = f"{n.percent(change.start.value)} → {n.percent(change.end.value)}"
+    reason = f"{change.measure} on {change.num_problems} test problems, before → after."
+    if change.difference is None:
+        return Answer("Accuracy", ends, reason, "medium", "no interval of the difference")
+    clear = change.difference.shown
+    why = f"{n.difference(change.difference)}, paired by problem{'' if clear else ': no clear change'}"
+    return Answer("Accuracy", ends, reason, "high" if clear else "low", why)
 
 
 def _spent(subject: Subject, told: Explanation) -> Answer:

@@ -130,7 +130,7 @@ def _clearly(name: str, value: Difference) -> str:
 def findings(summary: RunSummary) -> list[Finding]:
     """What happened in one run, in the order in which a reader asks."""
     found = [_ended(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
-    found += [_law(summary.law("validation")), _forecast(summary.law("validation")), _control(summary.control)]
+    found += [_law(summary.main_law), _forecast(summary.main_law), _control(summary.control)]
     found += [_accounted(summary), _predicted(summary.probe), _advice(summary)]
     return [finding for finding in found if finding is not None]
 
@@ -259,8 +259,9 @@ def _coverage(change: AccuracyChange) -> str:
 
 def _law(law: LawSummary) -> Finding | None:
     if law.fit is None:
-        return Finding("The law", f"No law on validation accuracy: {law.reason}", "caution")
-    return Finding("The law", law_text(law.fit), "plain" if law.fit.is_sound else "caution")
+        return Finding("The law", f"No law: {law.reason}", "caution")
+    of = "" if law.source == "validation" else "On the training reward, since no validation accuracy gives a point: "
+    return Finding("The law", of + law_text(law.fit), "plain" if law.fit.is_sound else "caution")
 
 
 def _forecast(law: LawSummary) -> Finding | None:
