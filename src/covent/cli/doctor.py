@@ -113,7 +113,8 @@ def _isolation() -> str:
         return f"cannot be isolated: {error.cause}"
     finally:
         sandbox.close()
-    return f"isolated by {sandbox.route}"
+    lacks = f", without a filter of system calls ({sandbox.no_filter})" if sandbox.no_filter else ""
+    return f"isolated by {sandbox.route}{lacks}"
 
 
 def _torch_facts() -> dict[str, Any]:

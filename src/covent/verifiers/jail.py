@@ -13,6 +13,7 @@ import gc
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -21,70 +22,120 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from covent.verifiers import bubblewrap, namespaces
+from covent.verifiers import bubblewrap, namespaces, system_calls
 from covent.verifiers.channel import Channel, ChannelClosed
 from covent.verifiers.program_child import serve_calls
 from covent.verifiers.program_tests import run_tests
 
 PRELOADED = (
     "abc",
+    "argparse",
     "array",
     "ast",
+    "asyncio",
     "base64",
     "bisect",
+    "bz2",
     "calendar",
     "cmath",
+    "cmd",
+    "codecs",
     "collections",
     "collections.abc",
+    "colorsys",
+    "concurrent.futures.thread",
+    "configparser",
     "contextlib",
+    "contextvars",
     "copy",
+    "copyreg",
     "csv",
+    "ctypes",
     "dataclasses",
     "datetime",
     "decimal",
     "difflib",
+    "dis",
     "encodings.ascii",
     "encodings.idna",
     "encodings.latin_1",
+    "encodings.utf_16",
     "encodings.utf_8",
     "enum",
+    "errno",
+    "fnmatch",
     "fractions",
     "functools",
     "gc",
+    "getopt",
+    "glob",
+    "graphlib",
+    "gzip",
     "hashlib",
     "heapq",
+    "hmac",
     "html",
+    "html.parser",
     "inspect",
     "io",
+    "ipaddress",
     "itertools",
     "json",
     "keyword",
+    "linecache",
+    "locale",
+    "logging",
+    "lzma",
+    "marshal",
     "math",
     "numbers",
+    "opcode",
     "operator",
+    "optparse",
+    "pathlib",
+    "pickle",
+    "platform",
+    "posixpath",
     "pprint",
     "queue",
     "random",
     "re",
+    "reprlib",
+    "sched",
     "secrets",
+    "select",
+    "selectors",
+    "shlex",
+    "shutil",
+    "signal",
+    "socket",
+    "stat",
     "statistics",
     "string",
     "struct",
+    "subprocess",
     "sys",
+    "tempfile",
     "textwrap",
     "threading",
     "time",
     "timeit",
+    "tokenize",
     "traceback",
+    "tracemalloc",
     "types",
     "typing",
     "unicodedata",
+    "unittest",
+    "unittest.mock",
     "urllib.parse",
     "uuid",
     "warnings",
     "weakref",
     "xml.etree.ElementTree",
+    "zipfile",
     "zlib",
+    "zoneinfo",
 )
 """What a program can import: there are no files to import anything else from."""
 
@@ -96,6 +147,7 @@ def main(control_fd: int) -> None:
     _preload(PRELOADED, [])
     missing = _preload(config["modules"], config["module_path"])
     route = config["route"]
+    no_filter = ""
     try:
         if missing:
             raise namespaces.IsolationFailed(f"verifier.modules cannot be imported: {', '.join(missing)}")
@@ -105,6 +157,8 @@ def main(control_fd: int) -> None:
             namespaces.empty_root_by_chroot(bubblewrap.ROOT)
         if route != "none":
             namespaces.hide_memory()
+            _leave_keyring()
+            no_filter = _filter_calls()
     except namespaces.IsolationFailed as error:
         control.send({"error": str(error)})
         return
@@ -113,10 +167,35 @@ def main(control_fd: int) -> None:
     os.environ.clear()
     gc.collect()
     gc.freeze()
-    control.send({"ready": True})
+    control.send({"ready": True, "no_filter": no_filter})
+    own = _limits()
     with contextlib.suppress(ChannelClosed):
-        while True:
-            _job(control, config, route)
+        # Where nothing filters its calls, a program can change them. Whoever asked then hears nothing, and starts anew.
+        while _limits() == own:
+            end = _job(control, config, route)
+            if _limits() == own:
+                control.send(end)
+
+
+def _limits() -> list[Any]:
+    """What this process may use; what it forks inherits that."""
+    kinds = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+    return [os.getpriority(os.PRIO_PROCESS, 0), *map(resource.getrlimit, kinds)]
+
+
+def _leave_keyring() -> None:
+    """Where the kernel gives no keyring, or the filter is in force, there are no keys to be found."""
+    with contextlib.suppress(namespaces.IsolationFailed):
+        system_calls.leave_keyring()
+
+
+def _filter_calls() -> str:
+    """Why there can be no filter of system calls; empty if it is in force."""
+    try:
+        system_calls.filter_calls()
+    except namespaces.IsolationFailed as error:
+        return str(error)
+    return ""
 
 
 def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
@@ -132,7 +211,7 @@ def _preload(modules: Sequence[str], path: list[str]) -> list[str]:
     return missing
 
 
-def _job(control: Channel, config: Any, route: str) -> None:
+def _job(control: Channel, config: Any, route: str) -> dict[str, Any]:
     """Fork the program and its tests, wait until whoever asked has what it wants, and leave nothing behind."""
     _, fds = control.receive_fds()
     if route == "none":
@@ -142,7 +221,7 @@ def _job(control: Channel, config: Any, route: str) -> None:
         end = _run_job(control, config, route, namespaces.SCRATCH, *fds)
         if route == "bubblewrap":
             _empty("/")
-    control.send(end)
+    return end
 
 
 def _run_job(
@@ -155,6 +234,8 @@ def _run_job(
     def be_program() -> None:
         if route == "user namespaces":
             namespaces.own_scratch(config["scratch_mb"])
+        if isolated:
+            _leave_keyring()
         os.chdir(scratch)
         _give_up_rights(config, isolated)
         source = _channel(program_fd)

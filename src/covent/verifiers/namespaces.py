@@ -37,7 +37,7 @@ def isolate() -> None:
     """
     _be_nobody()
     user, group = os.getuid(), os.getgid()
-    _call("unshare", sum(_CLONE.values()) | _CLONE_NET)
+    call_library("unshare", sum(_CLONE.values()) | _CLONE_NET)
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{user} {user} 1")
     _write("/proc/self/gid_map", f"{group} {group} 1")
@@ -80,8 +80,8 @@ def _empty_root() -> None:
     _mount("tmpfs", place, "tmpfs", flags, "size=64k,nr_inodes=16,mode=755")
     os.mkdir(place + SCRATCH, 0o700)
     os.chdir(place)
-    _call("pivot_root", b".", b".")
-    _call("umount2", b".", _MNT_DETACH)
+    call_library("pivot_root", b".", b".")
+    call_library("umount2", b".", _MNT_DETACH)
     os.chdir("/")
     _mount(None, "/", None, flags | _MS["remount"] | _MS["bind"] | _MS["rdonly"])
 
@@ -102,7 +102,7 @@ def empty_root_by_chroot(folder: str) -> None:
 
 def own_scratch(megabytes: int) -> None:
     """A scratch folder that only this process and what it starts will see, in memory, gone with them."""
-    _call("unshare", _CLONE["mount"] | _CLONE["ipc"])
+    call_library("unshare", _CLONE["mount"] | _CLONE["ipc"])
     flags = _MS["nosuid"] | _MS["nodev"] | _MS["noexec"]
     _mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={megabytes}m,nr_inodes=1024,mode=700")
 
@@ -123,7 +123,7 @@ def drop_capabilities() -> None:
     """Give up every privilege."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
-    _call("capset", header, nothing)
+    call_library("capset", header, nothing)
 
 
 def limit_resources(*, memory_mb: int, cpu_s: float, files_mb: int, processes: int) -> None:
@@ -146,19 +146,19 @@ def limit_resources(*, memory_mb: int, cpu_s: float, files_mb: int, processes: i
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     words = [None if word is None else word.encode() for word in (source, target, kind)]
-    _call("mount", *words, ctypes.c_ulong(flags), None if options is None else options.encode())
+    call_library("mount", *words, ctypes.c_ulong(flags), None if options is None else options.encode())
 
 
 def _prctl(option: int, value: int) -> None:
-    _call("prctl", option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    call_library("prctl", option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
-def _call(name: str, *arguments: object) -> None:
+def call_library(name: str, *arguments: object) -> None:
     """One call of the C library. Raises: IsolationFailed with the call's name and the kernel's reason."""
     function = getattr(_LIBRARY, name, None)
     if function is None:
         raise IsolationFailed(f"the C library has no {name}")
-    if function(*arguments) != 0:
+    if function(*arguments) < 0:
         error = ctypes.get_errno()
         raise IsolationFailed(f"{name}: {os.strerror(error)}")
 

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import builtins
-import io
+import contextlib
 import os
 import sys
-from types import CodeType
+from collections.abc import Callable
+from types import CodeType, ModuleType
 from typing import Any
 
 from covent.verifiers.channel import Channel, ChannelClosed
@@ -25,12 +26,14 @@ def serve_calls(source: Channel, calls: Channel) -> None:
     `{"values": […]}` or `{"outputs": [text, …]}`, with `"raised"` if a case raised, which is then the last; or
     `{"no_program": reason}`.
     """
+    # What `site` would define: programs end themselves with either.
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
     failure: dict[str, Any]
     text = source.receive()
     if source is not calls:
         source.close()
     try:
-        code = compile(text, "<program>", "exec")
+        code = compile(text, "<program>", "exec", dont_inherit=True)
     except BaseException as error:
         code, failure = None, {"no_program": _described(error)}
     namespace: dict[str, Any] | None = None
@@ -46,8 +49,8 @@ def serve_calls(source: Channel, calls: Channel) -> None:
         else:
             reply = {}
             if namespace is None:
-                namespace = {"__name__": "program"}
-                reply = _run(code, namespace, "")
+                namespace = fresh_namespace("program")
+                reply = _run(code, namespace, "", keep=True)
             if "raised" in reply:
                 code, failure = None, reply | {"values": []}
                 reply = failure
@@ -57,14 +60,14 @@ def serve_calls(source: Channel, calls: Channel) -> None:
 
 
 def _called(namespace: dict[str, Any], request: Any) -> dict[str, Any]:
-    function = namespace.get(request["call"])
-    if not callable(function):
+    find = _finder(namespace, request["call"])
+    if find is None:
         return {"no_program": f"it defines no function '{request['call']}'"}
     values: list[Any] = []
     try:
         named = {name: decoded(value) for name, value in request["named"].items()}
         for arguments in request["cases"]:
-            values.append(encoded(function(*map(decoded, arguments), **named)))
+            values.append(encoded(find()(*map(decoded, arguments), **named)))
     except NotPlain as error:
         return {"values": values, "raised": f"TypeError: returned {error}"}
     except BaseException as error:
@@ -72,28 +75,51 @@ def _called(namespace: dict[str, Any], request: Any) -> dict[str, Any]:
     return {"values": values}
 
 
+def _finder(namespace: dict[str, Any], name: str) -> Callable[[], Any] | None:
+    """What gives the function of this name: the program's own, or, for each call anew, one of its class `Solution`."""
+    if callable(function := namespace.get(name)):
+        return lambda: function
+    solution = namespace.get("Solution")
+    if isinstance(solution, type) and callable(getattr(solution, name, None)):
+        return lambda: getattr(solution(), name)
+    return None
+
+
 def _printed(code: CodeType, texts: list[str]) -> dict[str, Any]:
     outputs: list[str] = []
     for text in texts:
-        reply = _run(code, {"__name__": "__main__"}, text)
+        reply = _run(code, fresh_namespace("__main__"), text, keep=False)
         if "raised" in reply:
             return {"outputs": outputs, "raised": reply["raised"]}
         outputs.append(reply["output"])
     return {"outputs": outputs}
 
 
-def _run(code: CodeType, namespace: dict[str, Any], stdin: str) -> dict[str, Any]:
-    """Execute the whole program once with this standard input; what it printed."""
-    output = _Output()
+def _run(code: CodeType, namespace: dict[str, Any], stdin: str, *, keep: bool) -> dict[str, Any]:
+    """Execute the whole program once with this standard input; what it printed. Its names end with it unless kept."""
     try:
-        _replace_stdin(stdin)
-        sys.stdout = io.TextIOWrapper(output, encoding="utf-8", write_through=True)
-        execute(code, namespace)
-    except SystemExit:
-        pass
+        printed = _replace_streams(stdin)
+        stdout = sys.stdout
+        with contextlib.suppress(SystemExit):
+            execute(code, namespace)
+        if not keep:
+            namespace.clear()  # files that it left open write what they hold
+        for stream in (sys.stdout, stdout):  # the program may have put another there, and closed either
+            with contextlib.suppress(ValueError):
+                stream.flush()
+        output = os.pread(printed, _MAX_OUTPUT_BYTES + 1, 0)
+        os.close(printed)
+        if len(output) > _MAX_OUTPUT_BYTES:
+            raise OSError(f"more than {_MAX_OUTPUT_BYTES} bytes of output")
     except BaseException as error:
         return {"raised": _described(error)}
-    return {"output": output.getvalue().decode("utf-8", errors="replace")}
+    return {"output": output.decode("utf-8", errors="replace")}
+
+
+def fresh_namespace(name: str) -> dict[str, Any]:
+    """The namespace of a new module that can be found by its name, as dataclasses and pickle do."""
+    sys.modules[name] = ModuleType(name)
+    return vars(sys.modules[name])
 
 
 def execute(code: CodeType, namespace: dict[str, Any]) -> None:
@@ -102,24 +128,32 @@ def execute(code: CodeType, namespace: dict[str, Any]) -> None:
     exec(code, namespace)  # noqa: S102 - running programs is what a code task does; see the module's docstring
 
 
-def _replace_stdin(text: str) -> None:
-    """File descriptor 0 and `sys.stdin` both read this text: programs use either."""
-    with open("stdin", "w+b") as file:
-        os.unlink("stdin")
-        file.write(text.encode())
+def _replace_streams(stdin: str) -> int:
+    """File descriptor 0 and `sys.stdin` both read this text, and 1 and `sys.stdout` write to one file: programs use
+    any of them. The file's own descriptor, which is left when a program closes those."""
+    # What the last run put there may close 0 or 1 as it goes: not after these are the new files.
+    sys.stdin = sys.stdout = None
+    given, printed = _nameless_file("stdin"), _nameless_file("stdout")
+    with open(given, "wb") as file:
+        file.write(stdin.encode())
         file.flush()
         file.seek(0)
-        os.dup2(file.fileno(), 0)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open for the program
+        os.dup2(given, 0)
+    os.dup2(printed, 1)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    return printed
 
 
-class _Output(io.BytesIO):
-    """Standard output up to a size."""
-
-    def write(self, data: Any) -> int:
-        if self.tell() + len(data) > _MAX_OUTPUT_BYTES:
-            raise OSError(f"more than {_MAX_OUTPUT_BYTES} bytes of output")
-        return super().write(data)
+def _nameless_file(name: str) -> int:
+    """An empty file, gone when closed, on a descriptor above those of the standard streams."""
+    fds = [os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)]
+    os.unlink(name)
+    while fds[-1] <= 2:  # the program has closed some of them
+        fds.append(os.dup(fds[-1]))
+    for fd in fds[:-1]:
+        os.close(fd)
+    return fds[-1]
 
 
 def _described(error: BaseException) -> str:

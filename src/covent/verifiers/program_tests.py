@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from covent.verifiers.channel import Channel
 from covent.verifiers.program_cases import Found, Program
-from covent.verifiers.program_child import execute
+from covent.verifiers.program_child import execute, fresh_namespace
 from covent.verifiers.verdict import Verdict
 
 
@@ -64,10 +64,11 @@ def run_tests(verdicts: Channel, calls: Channel) -> None:
 
 
 def _found(functions: _Functions, tests: Any) -> Found:
-    names: dict[str, Any] = {"__name__": "tests"} | {name: functions.named(name) for name in tests["functions"]}
+    names = fresh_namespace("tests")
+    names |= {name: functions.named(name) for name in tests["functions"]}
     for number, text in enumerate(tests["cases"], 1):
         try:
-            execute(compile(text, "<tests>", "exec"), names)
+            execute(compile(text, "<tests>", "exec", dont_inherit=True), names)
         except BaseException as error:
             what = "failed" if isinstance(error, AssertionError) else type(error).__name__
             return Found(Verdict.WRONG, f"case {number}: {what}: {' '.join(str(error).split())[:200]}")

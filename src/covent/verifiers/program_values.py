@@ -4,12 +4,14 @@ reaches what judges it. Standard library only."""
 from __future__ import annotations
 
 import math
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 50
 MAX_ITEMS = 200_000
-_RELATIVE = 1e-9
+_RELATIVE, _ZERO = 1e-9, 1e-12
+_AS_DICT, _AS_LIST = (dict, Counter, OrderedDict, defaultdict), (list, deque)
 
 
 class NotPlain(Exception):
@@ -18,6 +20,8 @@ class NotPlain(Exception):
 
 def encoded(value: Any) -> Any:
     """A value of built-in types as JSON that `decoded` turns into an equal value.
+
+    The dictionaries of `collections` become plain ones, and a deque a list.
 
     Raises: NotPlain
 
@@ -43,9 +47,11 @@ def _encoded(value: Any, depth: int, left: list[int]) -> Any:
         return {"bytes": value.hex()}
     if kind is complex:
         return {"complex": [_encoded(value.real, depth, left), _encoded(value.imag, depth, left)]}
-    if kind in (list, tuple, set, frozenset):
+    if kind in _AS_LIST:
+        return {"list": [_encoded(item, depth + 1, left) for item in value]}
+    if kind in (tuple, set, frozenset):
         return {kind.__name__: [_encoded(item, depth + 1, left) for item in value]}
-    if kind is dict:
+    if kind in _AS_DICT:
         return {
             "dict": [[_encoded(key, depth + 1, left), _encoded(item, depth + 1, left)] for key, item in value.items()]
         }
@@ -90,7 +96,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 def matches(value: Any, expected: Any) -> bool:
-    """Equal plain data, as tests written in JSON mean it: a tuple may stand for a list, floats may differ by 1e-9.
+    """Equal plain data, as tests written in JSON mean it: a tuple may stand for a list.
+
+    Where a float is expected, a number may differ by 1e-9 of itself, or from zero by 1e-12. An integer is exact.
 
     Example:
         >>> matches((1, [0.1 + 0.2]), [1, [0.3]]), matches(True, 1), matches("1", 1)
@@ -105,7 +113,9 @@ def matches(value: Any, expected: Any) -> bool:
         )
     if isinstance(value, bool) or isinstance(expected, bool):
         return value is expected
-    if isinstance(value, float) or isinstance(expected, float):
-        both = isinstance(value, int | float) and isinstance(expected, int | float)
-        return both and (value == expected or math.isclose(value, expected, rel_tol=_RELATIVE))
+    numbers = isinstance(value, int | float) and isinstance(expected, int | float)
+    if numbers and isinstance(expected, float):
+        return value == expected or math.isclose(value, expected, rel_tol=_RELATIVE, abs_tol=0 if expected else _ZERO)
+    if numbers:
+        return bool(value == expected)
     return type(value) is type(expected) and bool(value == expected)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import json
 import queue
 import re
@@ -11,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from covent.errors import DataError
+from covent.verifiers.assertions import called_names, defines, parsed, refuse_without_assertion
 from covent.verifiers.in_parallel import in_parallel
 from covent.verifiers.sandbox import Sandbox
 from covent.verifiers.settings import VerifierSettings
@@ -95,7 +94,7 @@ def tests_of(truth: Any) -> dict[str, Any]:
     Args:
         truth: a dict, or JSON text of one.
 
-    Raises: DataError: none of the known forms, no test in it, or test code that is not Python.
+    Raises: DataError: none of the known forms, no test in it, or test code that is not Python or asserts nothing.
 
     Example:
         >>> tests_of({"inputs": ["1 2"], "outputs": ["3"]})
@@ -130,9 +129,11 @@ def _tests(truth: dict[str, Any]) -> dict[str, Any] | None:
     if not code:
         return None
     cases = [str(each) for each in code] if isinstance(code, list) else [str(code)]
-    if truth.get("entry_point"):
+    if truth.get("entry_point") and defines(parsed(cases), "check"):
         cases.append(f"check({truth['entry_point']})")
-    return {"kind": "asserts", "cases": cases, "functions": _called_names(cases)}
+    trees = parsed(cases)
+    refuse_without_assertion(trees)
+    return {"kind": "asserts", "cases": cases, "functions": called_names(trees)}
 
 
 def _pairs(items: Any) -> list[list[Any]]:
@@ -140,25 +141,3 @@ def _pairs(items: Any) -> list[list[Any]]:
         return [[given, expected] for given, expected in items]
     except (TypeError, ValueError) as error:
         raise DataError("each test must be a pair of what is given and what is expected") from error
-
-
-def _called_names(cases: Sequence[str]) -> list[str]:
-    """The names that tests use and do not define: the program's functions."""
-    used: set[str] = set()
-    bound = set(dir(builtins))
-    try:
-        nodes = [node for case in cases for node in ast.walk(ast.parse(case))]
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"a test is not Python: {error}") from error
-    for node in nodes:
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).split(".")[0])
-    return sorted(used - bound)

@@ -103,6 +103,8 @@ class Sandbox:
         self._routes = ("none",) if settings.allow_unsafe_programs else ("user namespaces", "bubblewrap")
         self.route = ""
         """What isolates the programs, once one has run: `user namespaces`, `bubblewrap`, or `none`."""
+        self.no_filter = ""
+        """Why no filter of system calls is in force, once one has run; empty if one is."""
         self._state = _State()
         self._finalizer = weakref.finalize(self, self._state.end)
 
@@ -196,6 +198,7 @@ class Sandbox:
         reply = mine.receive(deadline=deadline)
         if "error" in reply:
             raise IsolationError(reply["error"])
+        self.no_filter = str(reply["no_filter"])
 
     def _prove(self, route: str) -> None:
         """A known right program scores, a known wrong one does not, and none sees the machine."""
