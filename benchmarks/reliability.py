@@ -49,7 +49,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     12: ("a read-only folder", "a clear error"),
     13: ("a kill inside the deletion of old checkpoints", "one whole checkpoint always, with keep = 1 too"),
     14: ("two runs, one folder; the lock of a killed run", "one proceeds, the other names its process; stale is free"),
-    15: ("changed settings, data, weights, hardware, versions", "refused with the difference, or allowed and recorded"),
+    15: (
+        "changed settings, data, reward code, weights, tokenizer, hardware, versions",
+        "refused with the difference, or allowed and recorded",
+    ),
     16: ("resume of a finished run", "nothing is done, the folder is byte-identical"),
     17: ("the same seed twice, and another", "identical, and different"),
     18: ("rows after a resume", "none doubled, missing or torn"),
