@@ -49,7 +49,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     12: ("a read-only folder", "a clear error"),
     13: ("a kill inside the deletion of old checkpoints", "one whole checkpoint always, with keep = 1 too"),
     14: ("two runs, one folder; the lock of a killed run", "one proceeds, the other names its process; stale is free"),
-    15: ("changed settings, data, weights, hardware, versions", "refused with the difference, or allowed and recorded"),
+    15: (
+        "changed settings, data, reward code, weights, tokenizer, hardware, versions",
+        "refused with the difference, or allowed and recorded",
+    ),
     16: ("resume of a finished run", "nothing is done, the folder is byte-identical"),
     17: ("the same seed twice, and another", "identical, and different"),
     18: ("rows after a resume", "none doubled, missing or torn"),
@@ -134,13 +137,26 @@ def circumstances() -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The Markdown table, rows in the order of their numbers."""
-    lines = ["| | fault | what must hold | seen | test |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| | fault | what must hold | seen | test | commit |", "| --- | --- | --- | --- | --- | --- |"]
     for number, (fault, hold) in sorted(FAULTS.items()):
-        figures = found["rows"].get(str(number), {}).get("figures", [])
+        row = found["rows"].get(str(number), {})
+        figures = row.get("figures", [])
         seen = "<br>".join(each["figure"] for each in figures) or "not run yet"
         tests = "<br>".join(dict.fromkeys(f"`{each['test'].removeprefix('tests/')}`" for each in figures))
-        lines.append(f"| {number} | {fault} | {hold} | {seen} | {tests} |")
+        commits = "<br>".join(short_hash(commit) for commit in row.get("commits", []))
+        lines.append(f"| {number} | {fault} | {hold} | {seen} | {tests} | {commits} |")
     return "\n".join(lines)
+
+
+def short_hash(commit: str) -> str:
+    """The hash as git shows it, and whether the package differed from it.
+
+    Example:
+      >>> short_hash("d92d505cda05d54107a64bd7978d5e555ab59958+dirty")
+      'd92d505+dirty'
+    """
+    found, sign, dirty = commit.partition("+")
+    return f"{found[:7]}{sign}{dirty}"
 
 
 def peer_table(found: dict[str, Any], peer: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from benchmarks.reliability import FAULTS, PAGE, PEER, RESULT, aggregated, peer_table, table
+from benchmarks.reliability import FAULTS, PAGE, PEER, RESULT, aggregated, peer_table, short_hash, table
 from tests.contract.source import ROOT
 
 if not RESULT.exists():
@@ -23,6 +23,10 @@ def test_the_table_is_that_of_the_result() -> None:
     assert table(FOUND) in page
     changed = copy.deepcopy(FOUND)
     changed["rows"]["1"]["figures"][0]["figure"] += " or so"
+    assert table(changed) not in page
+    assert all(short_hash(commit) in page for row in FOUND["rows"].values() for commit in row["commits"])
+    changed = copy.deepcopy(FOUND)
+    changed["rows"]["1"]["commits"] = ["0" * 40]
     assert table(changed) not in page
     assert peer_table(FOUND, TRL) in page
 

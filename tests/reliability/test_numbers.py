@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -27,6 +28,8 @@ from covent.train.run import train
 from covent.train.setup import Setup
 from tests.support.figures import figure
 from tests.support.interrupted import settings
+from tests.support.local_model import model_folder
+from tests.tasks.test_data import json_lines, trl_row
 
 BAD = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 STEP = 2
@@ -208,6 +211,48 @@ def test_bad_logits_of_the_sampler(for_ever: bool, tmp_path: Path, monkeypatch: 
     run, _ = injected(tmp_path / "run", monkeypatch, "sampler", "nan", for_ever=for_ever)
     assert {fault.tensor for fault in run.faults} == {"sampler's logits"}
     assert (len(run.faults), run.status.state) == ((3, "failed") if for_ever else (1, "finished"))
+
+
+@pytest.mark.parametrize("bad", [1e308, -1e308, 1e19])
+def test_one_reward_too_large_is_left_out_named_and_counted(
+    bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finite as a number; in float32 the first two are not, and the square of the third."""
+    monkeypatch.setitem(BAD, "large", bad)
+    run, hashes = injected(tmp_path / "run", monkeypatch, "reward", "large", for_ever=False)
+    assert not hashes and run.status.state == "finished"
+    (fault,) = run.faults
+    assert re.fullmatch(rf"reward {re.escape(str(bad))} of group \d+, sample \d+", fault.tensor)
+    assert fault.step == STEP and (run.folder / str(fault.rollout)).exists()
+    assert [row.step for row in run.steps if row.reward.value is None] == [STEP]
+    assert [row.step for row in run.steps if row.num_updates == 0] == [STEP]
+    assert any("not applied" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(("size", "is_fine"), [(1e308, False), (1e19, False), (1e15, True)])
+def test_a_reward_function_of_large_rewards(size: float, is_fine: bool, tmp_path: Path) -> None:
+    """Both signs in a group. What float32 can hold is learnt from; of the rest the third rollout stops the run."""
+    function = tmp_path / "rewards.py"
+    function.write_text(
+        f"def signs(completions, **columns):\n    return [({size}, {-size})[len(text) % 2] for text in completions]\n"
+    )
+    config = {
+        **settings("mini-batches", warm_start={"steps": 0}),
+        "task": {"name": "data", "path": str(json_lines(tmp_path / "rows.jsonl", [trl_row(n) for n in range(40)]))},
+        "model": {"path": str(model_folder(tmp_path / "model"))},
+        "reward": {"function": f"{function}:signs"},
+    }
+    with contextlib.nullcontext() if is_fine else pytest.raises(NonFiniteError, match="3 faults in a row"):
+        train(parse_config(config, source="test"), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    if is_fine:
+        assert (run.status.state, run.faults) == ("finished", [])
+        assert sum(row.num_updates for row in run.steps) > 0
+        return
+    assert run.status.state == "failed"
+    assert [(fault.in_a_row, fault.update) for fault in run.faults] == [(1, None), (2, None), (3, None)]
+    assert all(fault.tensor.startswith("reward ") for fault in run.faults)
+    assert [(row.reward.value, row.num_updates) for row in run.steps] == [(None, 0)] * 2
 
 
 def test_without_the_checks_a_bad_gradient_would_be_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from covent import stopping
 from covent.errors import ChangedRunError, VerifierError
 from covent.store import checkpoint
-from covent.store.reader import read_run
+from covent.store.reader import read_resumes, read_run
 from covent.tasks import Answer, ClockTask, Judgement, Verdict
 from covent.train.config_file import parse_config
 from covent.train.resume import resume
@@ -79,8 +79,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with path.open("a") as file:
         file.writelines(f"{line}\n" for line in bad)
     (folder / "rewards.py").write_text(
-        "def lengths(completions, **columns):\n    return [float(len(text)) for text in completions]\n"
+        "from scales import scale\n\n\n"
+        "def lengths(completions, **columns):\n    return [scale(len(text)) for text in completions]\n"
     )
+    (folder / "scales.py").write_text("import units\n\n\ndef scale(x):\n    return 0.5 * x * units.UNIT\n")
+    (folder / "units").mkdir()
+    (folder / "units" / "__init__.py").write_text("UNIT = 1.0\n")
     return {
         **settings("mini-batches", steps=4, warm_start={"steps": 0}, checkpoint={"keep": 100}),
         "task": {"name": "data", "path": str(path), "skip_bad": True},
@@ -122,25 +126,71 @@ def _raising(kind: type[BaseException]) -> Callable[[object], None]:
     return raises
 
 
-@pytest.mark.parametrize("part", ["a right answer", "a column that only a reward function reads", "a reward function"])
-def test_a_changed_byte_of_data_or_reward_is_refused(
+CHANGES = {
+    "a right answer": ("data", "rows.jsonl", "boxed{6}", "boxed{7}"),
+    "a column that only a reward function reads": (
+        "data",
+        "rows.jsonl",
+        '{"prompt"',
+        '{"extra_info": {"n": 1}, "prompt"',
+    ),
+    "a reward function": ("reward_code", "rewards.py", "scale(len(text))", "scale(len(text) + 1)"),
+    "a module that it imports": ("reward_code", "scales.py", "0.5", "0.25"),
+    "a module that this imports": ("reward_code", "units/__init__.py", "1.0", "2.0"),
+    "the tokenizer": ("tokenizer", "model/tokenizer.json", '"added_tokens"', ' "added_tokens"'),
+    "its settings": ("tokenizer", "model/tokenizer_config.json", "{", '{"padding_side": "left",'),
+    "the chat template": ("tokenizer", "model/chat_template.jinja", "assistant", "helper"),
+    "the model's settings": ("model_config", "model/config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-02'),
+    "its settings for sampling": ("model_config", "model/generation_config.json", "{", '{"temperature": 0.5,'),
+}
+"""What is changed: the condition's name, the file, what stands there, and what shall."""
+SHORT = ("a right answer", "a module that it imports", "the chat template", "the model's settings")
+
+
+@pytest.mark.parametrize("part", [pytest.param(p, marks=[] if p in SHORT else pytest.mark.slow) for p in CHANGES])
+def test_a_changed_byte_of_a_file_is_refused_or_allowed_by_name(
     part: str, data: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
-    path = Path(data["task"]["path"] if part != "a reward function" else data["reward"]["function"].rpartition(":")[0])
+    name, file, old, new = CHANGES[part]
+    path = Path(data["task"]["path"]).parent / file
     before = path.read_text()
-    old, new = {
-        "a right answer": ("boxed{6}", "boxed{7}"),
-        "a column that only a reward function reads": ('{"prompt"', '{"extra_info": {"n": 1}, "prompt"'),
-        "a reward function": ("len(text)", "len(text) + 0.5"),
-    }[part]
     assert old in before
-    run = after_step(whole, tmp_path / "run", 2)
+    run, allowed = after_step(whole, tmp_path / "run", 2), after_step(whole, tmp_path / "allowed", 2)
     path.write_text(before.replace(old, new, 1))
     try:
-        with pytest.raises(ChangedRunError, match=r"(?s)\n  data: .* -> .*--allow data"):
+        with pytest.raises(ChangedRunError, match=rf"(?s)these differ:\n  {name}: \w+ -> \w+\nPut.*--allow {name}$"):
             resume(run)
+        resume(allowed, allow=[name])
     finally:
         path.write_text(before)
+    assert [list(row.changes) for row in read_resumes(allowed)] == [[name]]
     resume(run)
     assert differences(whole, run) == []
-    figure(15, "{count} of 3 changes to data or a reward function: refused; put back, it goes on identically")
+    assert not read_resumes(run)[-1].changes
+    figure(
+        15,
+        f"{{count}} of {len(CHANGES)} changes to data, reward code, tokenizer or model config: refused by name, or"
+        " allowed and recorded; put back, it goes on identically",
+    )
+
+
+def test_files_that_come_to_a_folder_count_where_they_are_read(
+    data: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    folder = Path(data["task"]["path"]).parent
+    added, unread = folder / "model" / "special_tokens_map.json", [folder / "more.py", folder / "model" / "README.md"]
+    run = after_step(whole, tmp_path / "run", 2)
+    added.write_text("{}")
+    try:
+        with pytest.raises(ChangedRunError, match=r"--allow tokenizer$"):
+            resume(run)
+    finally:
+        added.unlink()
+    for path in unread:
+        path.write_text("1")
+    try:
+        resume(run)
+    finally:
+        for path in unread:
+            path.unlink()
+    assert differences(whole, run) == []

@@ -44,7 +44,7 @@ def leave_out(
     writer.append("faults", row)
     if in_a_row >= LIMIT:
         raise NonFiniteError(
-            f"{LIMIT} faults in a row, the last at rollout step {state.at.step}: {tensor} is not finite. {error} None"
+            f"{LIMIT} faults in a row, the last at rollout step {state.at.step}, in {tensor}. {error} None"
             f" was applied; what was sampled is in {writer.folder / 'faults'}. Lower optimizer.lr, or look at the"
             f" rewards, and go on from the last checkpoint: covent resume {writer.folder}"
         )

@@ -128,7 +128,8 @@ class Loop:
         for fault in rollout.verifier_faults:
             self.writer.append("verifier_faults", fault)
         if rollout.bad_reward:
-            error = NonFiniteError(f"The verifier gave the {rollout.bad_reward}.", tensor=rollout.bad_reward)
+            rule = "Rewards, and the sum of their squares, must be finite in the model's arithmetic."
+            error = NonFiniteError(f"The verifier gave the {rollout.bad_reward}. {rule}", tensor=rollout.bad_reward)
             leave_out(error, self.state, self.writer, self.source.drawn, update=None)
             rollout = replace(rollout, kept=None)
         if rollout.kept is not None:

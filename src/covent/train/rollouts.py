@@ -58,7 +58,7 @@ class Rollout:
     num_kept_groups: int
     num_generations: int
     bad_reward: str
-    """Where the first reward that is NaN or infinite stands; empty when all are finite."""
+    """Where the first reward stands that is NaN, infinite or too large to be learnt from; empty when there is none."""
 
 
 @dataclass
@@ -155,7 +155,7 @@ class RolloutSource:
         by_group: dict[int, list[Judgement]] = {}
         for (group, _), judgement in zip(identities, judgements, strict=True):
             by_group.setdefault(group, []).append(judgement)
-        bad_reward = _first_bad_reward(by_group)
+        bad_reward = _first_bad_reward(by_group, largest=_largest_reward(everything.logprobs.dtype, count))
         return Rollout(
             kept=join(kept) if kept else None,
             advantages=advantage_of(rewards, present=present)[present].to(everything.logprobs),
@@ -211,10 +211,16 @@ def _mean_reward(judgements: Sequence[Judgement]) -> Mean:
     return Mean(sum=sum(rewards), count=len(rewards))
 
 
-def _first_bad_reward(judgements: Mapping[int, Sequence[Judgement]]) -> str:
+def _largest_reward(dtype: torch.dtype, count: int) -> float:
+    """A size up to which the sum of the squares of so many rewards is finite: half of the bound, since sums round."""
+    return math.sqrt(torch.finfo(dtype).max / count) / 2
+
+
+def _first_bad_reward(judgements: Mapping[int, Sequence[Judgement]], largest: float) -> str:
     for group, row in judgements.items():
         for number, judgement in enumerate(row):
-            if judgement.reward is not None and not math.isfinite(judgement.reward):
+            # NaN is not within any bounds.
+            if judgement.reward is not None and not -largest <= judgement.reward <= largest:
                 return f"reward {judgement.reward} of group {group}, sample {number}"
     return ""
 

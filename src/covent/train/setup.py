@@ -26,6 +26,7 @@ from covent.tasks import Problem, Split, Task, TaughtTask, make_task, problems
 from covent.trackers.watch import check
 from covent.train.config import TrainConfig
 from covent.train.evaluate import Exam
+from covent.train.fingerprints import code_hash, config_hash, tokenizer_hash
 from covent.train.model import LanguageModel, load_model, max_response_tokens
 from covent.train.prompts import check_prompts, data_task
 from covent.train.state import RunState
@@ -94,21 +95,32 @@ class Setup:
     def conditions(self) -> dict[str, str]:
         """All that must be the same for a run to go on bit for bit, by name.
 
-        Settings by their dotted names; `data`, the problems; `weights`, the model before its warm start; `hardware`;
-        `versions.torch` and so on.
+        Settings by their dotted names; `data`, the problems; `weights`, the model before its warm start; of a model
+        folder `tokenizer` and `model_config`; `reward_code`, of a reward function; `hardware`; `versions.torch` and so
+        on.
         """
         return {
             **settings_by_name(self.config.model_dump(mode="json")),
             "data": self._data_fingerprint(),
             "weights": self.initial_weights,
+            **self._files(),
             "hardware": _hardware(self.device),
             **{f"versions.{name}": version for name, version in _versions().items()},
         }
 
+    def _files(self) -> dict[str, str]:
+        """Hashes of files that a run reads beside data and weights."""
+        found = {}
+        if path := self.config.model.path:
+            found |= {"tokenizer": tokenizer_hash(Path(path)), "model_config": config_hash(Path(path))}
+        if function := self.config.reward.function:
+            found["reward_code"] = code_hash(Path(function.rpartition(":")[0]))
+        return found
+
     def _data_fingerprint(self) -> str:
-        """Hash of the held-out problems, of the first train problems, of demonstrations to some of them, of all rows of
-        a data set, and of the file of a reward function."""
-        task, path = self.task, (self.config.reward.function or "").rpartition(":")[0]
+        """Hash of the held-out problems, of the first train problems, of demonstrations to some of them, and of all
+        rows of a data set."""
+        task = self.task
         first = list(islice(problems(task, "train", self.config.seed + 1), _NUM_FINGERPRINTED))
         rng = Random(0)  # noqa: S311 - not cryptography
         shown = [task.demonstration(problem, rng) for problem in first[:16]] if isinstance(task, TaughtTask) else []
@@ -116,10 +128,7 @@ class Setup:
         facts = [drawn, shown]
         if data := data_task(task):
             facts.append([(data.fingerprint, "")])
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        if path:
-            digest.update(Path(path).read_bytes())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def settings_by_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
