@@ -64,6 +64,15 @@ def test_what_would_fail_after_minutes_is_said_at_once(
 ) -> None:
     assert main(["bench", "--out", str(tmp_path / "nowhere" / "a.json")]) == 2
     assert "make it first" in capsys.readouterr().err
+    assert main(["bench", "--out", str(tmp_path)]) == 2
+    assert "is a folder. Name the file" in capsys.readouterr().err
+    (tmp_path / "there.json").touch()
+    for name, asked in (("there.json", tmp_path / "there.json"), ("new.json", tmp_path)):
+        with monkeypatch.context() as locked:
+            # Not by its mode: to a superuser every file is open.
+            locked.setattr("os.access", lambda path, mode, asked=asked: Path(path) != asked)
+            assert main(["bench", "--out", str(tmp_path / name)]) == 4
+        assert "may not be written" in capsys.readouterr().err
     monkeypatch.setattr(sys, "platform", "darwin")
     assert main(["bench", "--out", str(tmp_path / "a.json")]) == 1
     assert "run the benchmark on Linux" in capsys.readouterr().err

@@ -162,3 +162,56 @@ def test_a_cache_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "covent").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert compiled_library() is None
+
+
+@needs_compiler
+def test_a_file_that_was_cut_short_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To load it would kill the process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("COVENT_COMPILE", raising=False)
+    (good,) = built_files(tmp_path)
+    whole, time = good.read_bytes(), good.stat().st_mtime_ns
+    assert (good, good.stat().st_mtime_ns) == (*built_files(tmp_path), time)
+    for damaged in (whole[: len(whole) // 2], b""):
+        # Not in place: this process has mapped the good one.
+        good.unlink()
+        good.write_bytes(damaged)
+        assert built_files(tmp_path) == [good]
+        assert good.read_bytes() == whole
+
+
+@needs_compiler
+def test_a_library_without_the_functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("COVENT_COMPILE", raising=False)
+    source = tmp_path / "empty.c"
+    source.write_text("int nothing;\n")
+    with monkeypatch.context() as other:
+        other.setattr(compiled, "_SOURCE", source)
+        assert compiled_library() is None
+        (empty,) = (tmp_path / "covent").iterdir()
+    compiled._built.cache_clear()
+    # Under the name of the right source it is passed over, and the right one built beside it.
+    digest = empty.stem.rpartition("-")[2]
+    empty.rename(empty.with_stem(f"epilogue-{compiled._identity()}-{digest}"))
+    assert len(built_files(tmp_path)) == 2
+
+
+def built_files(cache: Path) -> list[Path]:
+    """What lies in the folder once a library is loaded from it, as a new process would."""
+    compiled._built.cache_clear()
+    assert compiled_library() is not None
+    compiled._built.cache_clear()
+    return sorted((cache / "covent").iterdir())
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("COVENT_COMPILE", raising=False)
+    assert compiled_library() is None
+    monkeypatch.setattr("covent.core.lm_head.work.LARGE", 0)
+    assert len(readings()) == 7

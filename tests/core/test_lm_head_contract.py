@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,16 @@ from covent.core.lm_head import logprob_and_entropy_from_hidden, token_readings_
 from covent.core.lm_head.products import Products
 from covent.core.lm_head.tiles import Kept, tile_size
 from covent.errors import ConfigError
+from tests.contract.source import ROOT
 from tests.core.test_lm_head import QWEN_VOCABULARY, Head, close, gradients, head, through_logits
-from tests.support.tolerances import CHUNKED, FLOAT32, HEAD_GRADIENT_16_BIT, NEAR_ZERO_ENTROPY
+from tests.support.tolerances import (
+    CHUNKED,
+    FLOAT32,
+    HEAD_GRADIENT_16_BIT,
+    HEAD_GRADIENT_KEPT,
+    HEAD_GRADIENT_ON_PAGE,
+    NEAR_ZERO_ENTROPY,
+)
 
 PRIME = 10_007
 EVERYTHING = 1 << 30
@@ -331,6 +340,43 @@ def test_sixteen_bits_against_float64() -> None:
     kept = gradients(from_hidden, given, logits_dtype=BFLOAT16, workspace_bytes=EVERYTHING)
     again = gradients(from_hidden, given, logits_dtype=BFLOAT16)
     assert all(map(torch.equal, kept, again))
+
+
+@pytest.mark.parametrize("gap", [9, 12, 17])
+def test_a_budget_costs_precision_where_one_entry_is_nearly_certain(gap: int) -> None:
+    """The figures of docs/performance.md: one runner-up, `gap` nats below the top, and nothing else in reach."""
+    generator = torch.Generator().manual_seed(36)
+    common = torch.nn.functional.normalize(torch.randn(64, generator=generator), dim=0)
+    hidden, weight = (torch.randn(num, 64, generator=generator) for num in (32, 4096))
+    hidden = common + 0.3 * (hidden - (hidden @ common)[:, None] * common)
+    level = torch.full((4096, 1), -60.0)
+    level[5], level[9] = 0, -gap
+    weight = 0.05 * weight + level * common
+    given = Head(hidden.to(BFLOAT16), weight.to(BFLOAT16), torch.full((32,), 5), torch.zeros(4096))
+    exact = doubled(given)
+    worst = dict.fromkeys((0, EVERYTHING), 0.0)
+    for number in (0, 1):
+
+        def of_sum(each: Head, number: int = number, **settings: Any) -> list[Tensor]:
+            leaves = [each.hidden.clone().requires_grad_(), each.weight.clone().requires_grad_()]
+            if each is exact:
+                out = logprob_and_entropy(leaves[0] @ leaves[1].T, each.tokens)[number]
+            else:
+                out = logprob_and_entropy_from_hidden(*leaves, each.tokens, **settings)[number]
+            return list(torch.autograd.grad(out.sum(), leaves))
+
+        truth = of_sum(exact)
+        for workspace_bytes in worst:
+            found = of_sum(given, workspace_bytes=workspace_bytes)
+            of_hidden, of_weight = map(error, found, truth)
+            worst[workspace_bytes] = max(worst[workspace_bytes], of_hidden)
+            assert of_weight < HEAD_GRADIENT_16_BIT
+    assert worst[0] < HEAD_GRADIENT_16_BIT < worst[EVERYTHING] < HEAD_GRADIENT_KEPT
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| {gap} \|.*$", page, flags=re.MULTILINE)
+    assert [float(cell) for cell in row.split("|")[3:5]] == pytest.approx(
+        list(worst.values()), rel=HEAD_GRADIENT_ON_PAGE
+    )
 
 
 def test_an_unshifted_sixteen_bit_logit_would_not_do() -> None:

@@ -80,6 +80,13 @@ HEAD_GRADIENT_16_BIT = 2.5e-3
 """Relative, by norm: what covent promises of the LM head's gradients for bfloat16 inputs and float32 logits; rounding
 the results to bfloat16 alone leaves some 1.7e-3."""
 
+HEAD_GRADIENT_KEPT = 6e-3
+"""The same with a budget and an entry that is nearly certain, its runner-up up to 17 nats below: kept in float16, which
+has steps of 2^-6 there. Errors of many states are spread over a step: 2^-6 / root 12, and the rounding to bfloat16."""
+
+HEAD_GRADIENT_ON_PAGE = 0.1
+"""Relative: two digits on a page, and a few results that another order of summation rounds the other way."""
+
 COMPILED = 3e-6
 """Relative: float32 sums over a thousand columns in C and in torch, in another order and with another exp."""
 TRL_RANKS = 1e-9

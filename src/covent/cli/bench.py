@@ -68,14 +68,20 @@ def require_possible(target: Path) -> None:
 
     Raises:
         BenchError: when memory cannot be read as Linux tells it.
+        ConfigError: when the result would have the place of a folder.
+        DiskError: when it may not be written there.
         MissingPathError: when the folder of the result is not there.
     """
-    from covent.errors import BenchError, MissingPathError
+    from covent.errors import BenchError, ConfigError, DiskError, MissingPathError
 
     if sys.platform != "linux":
         raise BenchError(f"This system is {sys.platform}; memory is read from /proc, so run the benchmark on Linux.")
     if not target.parent.is_dir():
         raise MissingPathError(f"The folder '{target.parent}' of --out is not there; make it first.")
+    if target.is_dir():
+        raise ConfigError(f"--out '{target}' is a folder. Name the file to write: --out {target / 'lm_head.json'}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise DiskError(f"--out '{target}' may not be written; take another place, or change its permissions.")
 
 
 def peers_python(folder: Path, output: Output) -> Path:

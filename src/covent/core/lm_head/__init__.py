@@ -1,7 +1,8 @@
 """Token log-probability and exact entropy from hidden states and the LM head, without the [N, V] logits.
 
-This file is the contract: what goes in, what comes out, what is refused. Beside it:
+This file is the contract: what goes in and what comes out. Beside it:
 
+    given       the settings of a call, and what of them and of the tensors is refused
     tiles       how large a tile is, and the logits that a budget allows to keep for the backward pass
     products    the three matrix products and the dtype of each
     sums        what is kept of the vocabulary seen so far, and how two parts of it are merged
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from covent.core.entropy import checked_temperature
+from covent.core.lm_head.given import Settings, inverse_temperature, require_tensors
 from covent.core.lm_head.products import products
 from covent.core.lm_head.recompute import Recompute
 from covent.core.lm_head.sharded import first_row
@@ -28,7 +29,7 @@ from covent.core.lm_head.tiles import tile_size
 from covent.core.lm_head.work import Work
 from covent.core.ranks import ProcessGroup
 from covent.core.shapes import Bool, Float, Int64, Tensor
-from covent.errors import ConfigError, ShapeError
+from covent.errors import ShapeError
 
 __all__ = ["HeadReadings", "logprob_and_entropy_from_hidden", "token_readings_from_hidden"]
 
@@ -77,18 +78,20 @@ def logprob_and_entropy_from_hidden(
       bias: added to the logits; gradients flow. -inf switches an entry off: probability 0, no gradient.
       softcap: c > 0 replaces each logit z by c tanh(z / c), before the temperature.
       mask: True where a state counts. The others cost nothing, may hold anything, and give 0 without gradient.
-      temperature: > 0, one for all or one per state; no gradient.
+      temperature: > 0, behind a mask too; one for all or one per state; no gradient.
       logits_dtype: None keeps logits in float32 (float64 if an input is). torch.bfloat16 rounds them, as a model with
         bfloat16 weights does: on a CPU several times faster for bfloat16 inputs, and by far the largest error.
       workspace_bytes: how much memory may hold logits from the forward to the backward pass. The logits of the states
         that do not fit are computed twice. 16-bit inputs with float32 logits are kept in float16, after a shift by a
-        maximum; all others as they are.
+        maximum; all others as they are. float16 costs precision in states with one nearly certain entry: if the next
+        lies 8 to 16 nats below it, their gradients may be off by 2^-8, at 16 to 32 nats by 2^-7.
       token_chunk, vocab_chunk: size of a tile, >= 1; None for what suits the device. They set memory and speed;
         results agree to rounding.
       group: ranks that each hold some rows of the LM head and of its bias, in order of rank. All ranks call with the
         same hidden states, tokens and upstream gradients, and all get the same bits. 16 bytes a token are gathered.
     Returns: (log-prob, entropy), nats, float32 (float64 if an input is).
-    Raises: ConfigError for a setting that is out of range; ShapeError for a token outside the vocabulary.
+    Raises: ConfigError for a setting out of range, or numbers of the wrong type; ShapeError for shapes that do not
+      belong together, and for a token outside the vocabulary.
     Source: arXiv 2505.22617, Eq. 5, has T = 1.
 
     Example:
@@ -97,7 +100,7 @@ def logprob_and_entropy_from_hidden(
       >>> round(logp.item(), 4), round(entropy.item(), 4)
       (-1.3863, 1.3863)
     """
-    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
+    settings = Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
     logprob, entropy = _readings(hidden, weight, bias, tokens, mask, settings, extra=False)
     return logprob, entropy
 
@@ -131,28 +134,8 @@ def token_readings_from_hidden(
       >>> bool(found.is_top), round(found.sum_p_squared.item(), 4), round(found.polarity.item(), 4)
       (False, 0.79, 0.3699)
     """
-    settings = _Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
+    settings = Settings(softcap, temperature, logits_dtype, workspace_bytes, token_chunk, vocab_chunk, group)
     return HeadReadings(*_readings(hidden, weight, bias, tokens, mask, settings, extra=True))
-
-
-class _Settings(NamedTuple):
-    softcap: float | None
-    temperature: float | Tensor
-    logits_dtype: torch.dtype | None
-    workspace_bytes: int
-    token_chunk: int | None
-    vocab_chunk: int | None
-    group: ProcessGroup | None
-
-    def check(self) -> None:
-        for name in ("token_chunk", "vocab_chunk"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ConfigError(f"{name} is {size}; it must be at least 1, or None.")
-        if self.softcap is not None and not self.softcap > 0:
-            raise ConfigError(f"softcap is {self.softcap:g}; it must be above 0, or None for logits without a cap.")
-        if self.workspace_bytes < 0:
-            raise ConfigError(f"workspace_bytes is {self.workspace_bytes}; it must be at least 0.")
 
 
 def _readings(
@@ -161,12 +144,14 @@ def _readings(
     bias: Tensor | None,
     tokens: Tensor,
     mask: Tensor | None,
-    settings: _Settings,
+    settings: Settings,
     *,
     extra: bool,
 ) -> list[Tensor]:
     settings.check()
-    work, flat = _work(hidden, weight, bias, tokens, mask, settings, extra), hidden.reshape(-1, hidden.shape[-1])
+    require_tensors(hidden, weight, bias, tokens, mask, settings.temperature)
+    work = _work(hidden, weight, bias, tokens, mask, settings, extra)
+    flat = hidden.reshape(tokens.numel(), hidden.shape[-1])
     parts = Recompute.apply(flat, weight, bias, work)
     if work.index is not None:
         index = work.index
@@ -180,7 +165,7 @@ def _work(
     bias: Tensor | None,
     tokens: Tensor,
     mask: Tensor | None,
-    settings: _Settings,
+    settings: Settings,
     extra: bool,
 ) -> Work:
     index = None if mask is None or bool(mask.all()) else mask.flatten().nonzero().squeeze(1)
@@ -198,12 +183,10 @@ def _work(
             "replace padding ids first, or mask them."
         )
     dtypes = products(hidden, weight, bias, settings.logits_dtype)
-    temperature, inverse = settings.temperature, None
+    temperature = settings.temperature
     if isinstance(temperature, Tensor):
-        each = counted(temperature.detach().expand(tokens.shape))
-        inverse = 1.0 / checked_temperature(each).to(dtypes.work)
-    elif checked_temperature(temperature) != 1.0:
-        inverse = torch.full(chosen.shape, 1.0 / temperature, dtype=dtypes.work, device=hidden.device)
+        temperature = counted(temperature.expand(tokens.shape))
+    inverse = inverse_temperature(temperature, torch.empty(chosen.shape, dtype=dtypes.work, device=hidden.device))
     tile = tile_size(hidden.device, dtypes.logits, settings.token_chunk, settings.vocab_chunk)
     return Work(
         chosen - first, inverse, index, dtypes, settings.softcap, tile, settings.workspace_bytes, extra, settings.group

@@ -103,38 +103,55 @@ def _in_threads(part: Callable[[int, int], None], num_rows: int) -> None:
 
 def compiled_library() -> ctypes.CDLL | None:
     """The epilogue as machine code for this machine; None where there is none."""
-    return None if os.environ.get("COVENT_COMPILE") == "0" else _built(os.environ.get("CC") or "cc", _cache_folder())
+    folder = None if os.environ.get("COVENT_COMPILE") == "0" else _cache_folder()
+    return None if folder is None else _built(os.environ.get("CC") or "cc", folder)
 
 
 @cache
 def _built(compiler: str, folder: Path) -> ctypes.CDLL | None:
-    path = shutil.which(compiler)
-    file = folder / f"epilogue-{_identity()}.so"
+    name, path = f"epilogue-{_identity()}", shutil.which(compiler)
     try:
-        if not file.is_file() and not (path and _build(path, file)):
-            return None
-        library = ctypes.CDLL(str(file))
+        for file in sorted(folder.glob(f"{name}-*.so")):
+            # To map a file that was cut short would kill the process.
+            if file.name == _file_name(name, file) and (library := _loaded(file)):
+                return library
+        made = _build(path, folder, name) if path else None
+        return made and _loaded(made)
     except (OSError, subprocess.SubprocessError):
         return None
-    for name, arguments in _ARGUMENTS.items():
-        for dtype in _TYPES.values():
-            function = getattr(library, f"{name}_{dtype}")
-            function.argtypes, function.restype = arguments, None
+
+
+def _loaded(file: Path) -> ctypes.CDLL | None:
+    """The library of a whole file; None if it is none, or lacks a function."""
+    try:
+        library = ctypes.CDLL(str(file))
+        for name, arguments in _ARGUMENTS.items():
+            for dtype in _TYPES.values():
+                function = getattr(library, f"{name}_{dtype}")
+                function.argtypes, function.restype = arguments, None
+    except (OSError, AttributeError):
+        return None
     return library
 
 
-def _build(compiler: str, file: Path) -> bool:
+def _file_name(name: str, file: Path) -> str:
+    """The name that a file of this content has."""
+    return f"{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _build(compiler: str, folder: Path, name: str) -> Path | None:
     """Compile with the best flags that this compiler takes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / "epilogue.so"
         for faster in _FASTER_FLAGS:
             command = [compiler, *_FLAGS, *faster, str(_SOURCE), "-o", str(made), "-lm"]
             if subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False).returncode == 0:
+                with made.open("rb+") as written:
+                    os.fsync(written.fileno())
                 # Whole or not at all, for processes that start together.
-                made.replace(file)
-                return True
-    return False
+                return made.replace(folder / _file_name(name, made))
+    return None
 
 
 def _identity() -> str:
@@ -147,6 +164,10 @@ def _identity() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "covent"
+def _cache_folder() -> Path | None:
+    """None for a user without a home folder."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "covent"
+    except RuntimeError:
+        return None

@@ -38,8 +38,10 @@ class Kept:
     """Logits of the first tokens, from the forward to the backward pass, one block a slice of the vocabulary.
 
     float32 and float64 logits, and those already rounded to bfloat16, are kept as they are. float32 logits of 16-bit
-    inputs are kept as float16 of d = (z - m) / T, m the maximum of the token in that slice: large p have small d, so
-    the gradient keeps the precision that it is about to be rounded to. Without the shift it would not.
+    inputs are kept as float16 of d = (z - m) / T, m the maximum of the token in that slice: large p have small d, and
+    few digits are lost. Without the shift they would be. Where one entry holds nearly all of p, the gradient comes from
+    others, with a large d: half a step of float16, by which p may be off, is 2^-8 for -d from 8 to 16 and 2^-7 from 16
+    to 32, as much as the rounding of the gradient to bfloat16, or twice as much.
     """
 
     num_tokens: int
