@@ -42,7 +42,7 @@ def _plugin_problem(found: EntryPoint) -> str:
     """What verl hides: a plugin, anyone's, that cannot be loaded."""
     try:
         found.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"the plugin '{found.name}' of verl ({found.value}) fails, and verl goes on in silence: {error!r}"
     return ""
 
