@@ -5,7 +5,7 @@
     python benchmarks/lm_head.py --page > docs/performance.md
 
 Times are CPU time of the process on one thread, forward and backward of sum(w1 logp + w2 H), variants in turn, medians
-of 7 (of 3 for the peers); the floor is the three matrix products alone, timed in the same turns. Memory is the peak of
+of 7 (of 3 for the peers); the floor is that of lm_head_floor.py, timed in the same turns. Memory is the peak of
 a fresh process above what it held before the call. Errors are against float64. The large case takes a quarter of an
 hour.
 """
@@ -23,15 +23,16 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from lm_head_cases import CASES, Case, Inputs
+from lm_head_floor import floor
 from lm_head_variants import VARIANTS, Variant
 from torch import Tensor
 
 from covent import __version__
 from covent.core.lm_head.compiled import LARGE
-from covent.core.lm_head.tiles import tile_size
 from covent.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,50 +40,11 @@ PACKAGES = ("torch", "trl", "verl", "liger-kernel", "triton")
 MIB = 2**20
 
 
-class Case(NamedTuple):
-    """A size, and which of the three questions is asked of it."""
-
-    num_tokens: int
-    width: int
-    vocabulary: int
-    dtype: str
-    sweep: tuple[int, ...] = ()
-    """Numbers of tokens whose memory is measured, instead of time and errors."""
-
-
-CASES = {
-    "bf16": Case(1024, 896, 151_936, "bfloat16"),
-    "bf16_32k": Case(1024, 896, 32_768, "bfloat16"),
-    "fp32": Case(1024, 896, 32_768, "float32"),
-    "sweep": Case(0, 128, 151_936, "bfloat16", sweep=(1024, 4096, 16_384, 65_536)),
-    "tiny": Case(64, 32, 1001, "bfloat16"),
-}
 ERROR_CASE = Case(LARGE // 32_768, 128, 32_768, "bfloat16")
 """Just large enough for the epilogue in C."""
 SWEPT = ("covent, low memory, C", "covent, 512 MiB budget, C", "naive")
 NAIVE_LIMIT = 4096
 """Tokens beyond which all logits at once would not fit an ordinary machine."""
-
-
-class Inputs(NamedTuple):
-    """Logits with a standard deviation of 4: about the spread, and the entropy, of a language model's."""
-
-    hidden: Tensor
-    weight: Tensor
-    tokens: Tensor
-    upstream: Tensor
-
-    @staticmethod
-    def of(case: Case) -> Inputs:
-        generator = torch.Generator().manual_seed(0)
-        dtype = getattr(torch, case.dtype)
-        hidden = torch.randn(case.num_tokens, case.width, generator=generator).to(dtype)
-        weight = torch.empty(case.vocabulary, case.width, dtype=dtype)
-        for part in weight.split(8192):
-            part.copy_(4 / case.width**0.5 * torch.randn(part.shape, generator=generator))
-        tokens = torch.randint(case.vocabulary, (case.num_tokens,), generator=generator)
-        upstream = torch.randn(2, case.num_tokens, generator=generator)
-        return Inputs(hidden.requires_grad_(), weight.requires_grad_(), tokens, upstream)
 
 
 def chosen(case: Case) -> dict[str, Variant]:
@@ -92,29 +54,10 @@ def chosen(case: Case) -> dict[str, Variant]:
     return {name: variant for name, variant in fitting.items() if variant.is_there}
 
 
-def floor(inputs: Inputs) -> Callable[[], None]:
-    """The three products alone, by covent's own tiles into buffers that are there: 6 N d V operations."""
-    hidden, weight = inputs.hidden.detach(), inputs.weight.detach()
-    rows, columns = map(min, tile_size(hidden.device, hidden.dtype, None, None), (len(hidden), len(weight)))
-    tile, of_hidden = torch.empty(rows * columns, dtype=hidden.dtype), torch.empty_like(hidden[:rows])
-    of_weight = torch.empty_like(weight)
-
-    def products() -> None:
-        for h in hidden.split(rows):
-            for first in range(0, len(weight), columns):
-                w = weight[first : first + columns]
-                z = tile[: len(h) * len(w)].view(len(h), len(w))
-                torch.mm(h, w.T, out=z)
-                torch.mm(z, w, out=of_hidden[: len(h)])
-                torch.mm(z.T, h, out=of_weight[first : first + columns])
-
-    return products
-
-
 def times(case: Case, repeats: int) -> dict[str, list[float]]:
     """CPU seconds of each variant, in turns, after a small call that loads and builds what it needs."""
     inputs, small = Inputs.of(case), Inputs.of(Case(300, case.width, 1 << 16, case.dtype))
-    calls: dict[str, Callable[[], Any]] = {"floor": floor(inputs)}
+    calls: dict[str, Callable[[], Any]] = {"floor": floor(inputs.hidden, inputs.weight)}
     turns = {"floor": repeats}
     for name, variant in chosen(case).items():
         variant.step(*small)

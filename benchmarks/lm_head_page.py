@@ -38,8 +38,9 @@ logprob, entropy = logprob_and_entropy_from_hidden(hidden, model.lm_head.weight,
 
 A pass over the vocabulary is one unit of work, 2 · tokens · width · vocabulary operations. Logits that are kept need
 three units, forward and backward; logits that are forgotten are made twice: four. So with nothing kept the best
-possible time is 1.33 of the **floor**, the three bare matrix products timed in the same run. `workspace_bytes` buys the
-difference back, token by token. Tokens whose gradient is zero are left out of the backward pass.
+possible time is 1.33 of the **floor**, the three bare matrix products (`benchmarks/lm_head_floor.py`) timed in the same
+run. `workspace_bytes` buys the difference back, token by token. Tokens whose gradient is zero are left out of the
+backward pass.
 """
 
 READING = """Time: CPU time on one thread, forward and backward, with the entropy's gradient where there is one, by the
