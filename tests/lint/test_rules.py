@@ -146,3 +146,12 @@ def test_the_remedy_of_each_wrong_setting_is_itself_accepted() -> None:
         assert after is None or after < level, (rule, remedy)
         tried += 1
     assert tried >= 15
+
+
+def test_a_control_of_covent_in_verl_has_a_range_of_its_own() -> None:
+    words = [f"{LOSS}.loss_mode=covent", f"{LOSS}.control.type=clip_cov", f"{ACTOR}.clip_ratio_high=0.28"]
+    assert "ppo-clip-on" not in {each.rule for each in lint(CLIP, words).findings}
+    own = lint(CLIP, [*words, f"{LOSS}.control.clip_ratio_high=0.28"])
+    assert [each.setting for each in own.findings if each.rule == "ppo-clip-on"] == [
+        f"{LOSS}.control.clip_ratio_high = 0.28"
+    ]

@@ -128,7 +128,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         kl_coef=settings.number(f"{section}.ppo_kl_coef", 1.0 if loss.value == "covent" else 0.1)
         if control == "kl_cov"
         else None,
-        clip=_clip(settings),
+        clip=_own_clip(settings, section) if section != LOSS and control else _clip(settings),
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings),
         batch=_batch(settings, ranks),
@@ -250,6 +250,11 @@ def _clip(settings: Settings) -> tuple[Setting[float], Setting[float]]:
     low = settings.number(f"{ACTOR}.clip_ratio_low", 0.2)
     high = settings.number(f"{ACTOR}.clip_ratio_high", 0.2)
     return (both if low.given and low.value is None else low), (both if high.given and high.value is None else high)
+
+
+def _own_clip(settings: Settings, section: str) -> tuple[Setting[float], Setting[float]]:
+    """The range of a control of covent, which does not read verl's."""
+    return settings.number(f"{section}.clip_ratio_low", 1.0), settings.number(f"{section}.clip_ratio_high", 1.0)
 
 
 def _advantage(settings: Settings) -> Advantage:
