@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from covent.errors import ConfigError
@@ -108,6 +108,28 @@ class Settings:
                 break
             value = self.values[reference[1]]
         return None if isinstance(value, str) and _DEFERRED.search(value) else value
+
+
+def with_one_control(settings: Settings, key: str, choosing: Container[str]) -> Settings:
+    """The same settings with the one control that chooses tokens as a section, where a list at `key` has it.
+
+    Args:
+      settings: as read; of a script that only assigns variables, those.
+      key: where covent's control or controls are.
+      choosing: types of the controls that choose tokens.
+    """
+    values = dict(settings.values or settings.assigned)
+    several = values.get(key)
+    if isinstance(several, list):
+        names = list(values)
+        parts = [name for name in names if name.startswith(f"{key}.")]
+        if not parts or names.index(key) > names.index(parts[-1]):
+            # A list given after a section replaces it, and the other way round.
+            maps = [each for each in several if isinstance(each, dict)]
+            chosen = [each for each in maps if each.get("type") in choosing] or maps
+            values = {name: value for name, value in values.items() if name not in parts}
+            values |= flattened({key: chosen[0]}) if chosen else {}
+    return replace(settings, values=values)
 
 
 def flattened(nested: Mapping[Any, Any]) -> dict[str, Any]:

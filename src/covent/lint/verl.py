@@ -10,7 +10,7 @@ from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
 from covent.lint.published import AUTHORS
-from covent.lint.settings import Setting, Settings
+from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -22,6 +22,7 @@ _LOSSES = sorted(
     bypass_mode cispo clip_cov dppo_kl dppo_tv dro geo_mean gpg gspo kl_cov sapo vanilla
 """)
 )
+_CHOOSING = names("clip_cov clip_cov_released kl_cov kl_cov_released")
 _SCOPES = {"micro": "micro-batch", "rank": "rank"}
 _ADVANTAGES = {
     "gae": "whitened",
@@ -102,6 +103,7 @@ def is_fork(settings: Settings) -> bool:
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of verl 0.9."""
+    settings = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     ours = (loss.value or "").startswith("covent")
     # covent's plugin: `covent` executes policy_loss.control, the other names read verl's own settings.
