@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 _MOST = 20_000
 """Settings; YAML's references can say exponentially many in a few lines."""
+_LONGEST = 80
+"""Characters of a value that a message shows."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _DEFERRED = re.compile(r"\$[\w{(]|\?\?\?")
 
@@ -84,10 +87,12 @@ class Settings:
             return Setting(key, None, key in self.values)
         try:
             found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-        except ValueError:
+        except (ValueError, OverflowError):
             found = None
-        if found is None or found != found or found in (float("inf"), float("-inf")):
-            raise ConfigError(f"{self.source}: '{key}' is {value!r}; it must be a number.")
+        if found is None or not math.isfinite(found):
+            shown = repr(value)
+            shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+            raise ConfigError(f"{self.source}: '{key}' is {shown}; it must be a number.")
         return Setting(key, found, key in self.values)
 
     def count(self, key: str, default: int | None) -> Setting[int]:
