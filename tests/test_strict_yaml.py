@@ -64,3 +64,38 @@ def test_a_key_twice_is_an_error_with_its_line(text: str) -> None:
 def test_deep_nesting_is_an_error_and_not_a_crash() -> None:
     with pytest.raises(yaml.YAMLError, match="nested too deeply"):
         strict_yaml.load("[" * 5000)
+
+
+MERGES = {
+    "own first": "a: &a {x: 1, y: 2}\nb: {z: 3, <<: *a, x: 5}",
+    "own last": "a: &a {x: 1, y: 2}\nb: {x: 5, <<: *a}",
+    "several": "a: &a {x: 1, y: 2}\nb: &b {x: 3, z: 4}\nc: {<<: [*a, *b], y: 0}",
+    "chain": "a: &a {x: 1, y: 2}\nz: {deep: {b: &b {<<: *a, x: 2}}}\nc: {<<: *b, y: 7}",
+    "quoted": "a: {'<<': 1}",
+    "value": "a: '<<'",
+    "in a list": "a: &a {x: 1}\nb: [{<<: *a}, {<<: *a, x: 2}]",
+}
+
+
+@pytest.mark.parametrize("text", MERGES.values(), ids=MERGES)
+def test_merge_keys_are_merged_as_pyyaml_does(text: str) -> None:
+    assert strict_yaml.load(text) == yaml.safe_load(text)
+    assert strict_yaml.load(strict_yaml.dump(strict_yaml.load(text))) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["a: {<<: 1}", "a: {<<: [1]}", "a: &a {x: 1}\nb: {<<: *a, y: 1, y: 2}"])
+def test_a_merge_of_no_mapping_and_a_key_twice_beside_one_are_errors(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=r"takes a mapping|'y' is there twice"):
+        strict_yaml.load(text)
+
+
+def test_merges_of_merges_end() -> None:
+    keys = ", ".join(f"k{number}: 1" for number in range(200))
+    many = ", ".join(["*a"] * 1000)
+    with pytest.raises(yaml.YAMLError, match="more than 100,000"):
+        strict_yaml.load(f"a: &a {{{keys}}}\nb: {{<<: [{many}]}}")
+
+
+def test_a_number_of_thousands_of_digits_is_an_error() -> None:
+    with pytest.raises(yaml.YAMLError, match="5,001 digits"):
+        strict_yaml.load("a: " + "1" * 5001)

@@ -42,6 +42,15 @@ def test_json_has_every_finding(capsys: pytest.CaptureFixture[str]) -> None:
     assert "20 % of the tokens" in printed.err
 
 
+@pytest.mark.parametrize("share", ["0", "-0.1", "1e308"])
+def test_json_of_a_share_that_no_share_is(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    loss = "actor_rollout_ref.actor.policy_loss"
+    words = [f"{loss}.loss_mode=kl_cov", f"{loss}.kl_cov_ratio={share}"]
+    assert main(["lint", str(DATA / "paper_7b_kl_cov.yaml"), *words, "--json"]) == 4
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["exit_code"], facts["counts"]["realised"]) == (4, 0.0 if share == "1e308" else None)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -160,3 +160,28 @@ def test_any_values_end_in_a_report_or_a_message(values: dict[str, object]) -> N
     except CoventError:
         return
     assert all(finding.text for finding in report.findings)
+
+
+def test_a_share_from_a_merged_section_counts(tmp_path: Path) -> None:
+    text = """
+share: &share {kl_cov_ratio: 0.2, ppo_kl_coef: 1}
+actor_rollout_ref: {actor: {policy_loss: {<<: *share, loss_mode: kl_cov}}}
+"""
+    found = lint(written(tmp_path, "a.yaml", text))
+    assert found.setup.share_frac == 0.2 and found.findings[0].rule == "share"
+
+
+@pytest.mark.parametrize("digits", [401, 5001])
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.sh"])
+def test_a_number_of_very_many_digits_is_refused(digits: int, name: str, tmp_path: Path) -> None:
+    text = json.dumps(NESTED).replace("0.2", "1" * digits)
+    if name == "a.sh":
+        text = f"k_percent={'1' * digits}\npython -m verl {WORDS[0]} {WORDS[1].replace('0.2', '1' * digits)}"
+    with pytest.raises(ConfigError, match=r"a\.(json|yaml|sh)") as caught:
+        lint(written(tmp_path, name, text))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("digits", [401, 5001])
+def test_a_variable_of_very_many_digits_is_no_share(digits: int, tmp_path: Path) -> None:
+    assert lint(written(tmp_path, "a.sh", f"k_percent={'1' * digits}\npython -m verl {' '.join(WORDS)}")).findings

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from covent.lint import Level, lint
+from covent.lint.shell import parsed
 from tests.contract.source import ROOT
 
 DATA = Path(__file__).parent / "data"
@@ -146,3 +147,47 @@ def test_the_remedy_of_each_wrong_setting_is_itself_accepted() -> None:
         assert after is None or after < level, (rule, remedy)
         tried += 1
     assert tried >= 15
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        "[{type:kl_cov,kl_cov_ratio:0.2}]",
+        "[{type: reference_kl}, {type: kl_cov, kl_cov_ratio: 0.2}]",
+        "[{type:reference_kl},{type:kl_cov,kl_cov_ratio:0.2}]",
+        "{type:kl_cov,kl_cov_ratio:0.2}",
+        "{type: kl_cov, kl_cov_ratio: 0.2}",
+        '{"type":"kl_cov","kl_cov_ratio":0.2}',
+    ],
+)
+def test_verl_has_the_control_of_covent_in_any_form(control: str, tmp_path: Path) -> None:
+    words = [f"{LOSS}.loss_mode=covent", f"{LOSS}.control={control}"]
+    script = tmp_path / "run.sh"
+    script.write_text(f"python -m verl {words[0]} '{words[1]}'\n", encoding="utf-8")
+    for report in (lint(KL, words), lint(script)):
+        assert (report.setup.control, report.setup.share_frac) == ("kl_cov", 0.2)
+        assert ("share", ERROR) in {(each.rule, each.level) for each in report.findings}
+
+
+def test_a_list_of_controls_in_yaml_and_a_section_on_top(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    many = "[{type: ppo_clip}, {type: kl_cov, kl_cov_ratio: 0.2}]"
+    nested = f"policy_loss: {{loss_mode: covent, control: {many}}}"
+    path.write_text(f"actor_rollout_ref: {{actor: {{{nested}}}}}\n", encoding="utf-8")
+    assert lint(path).setup.share_frac == 0.2
+    assert lint(path, [f"{LOSS}.control={{type:clip_cov,clip_cov_ratio:0.3}}"]).setup.share_frac == 0.3
+
+
+def test_a_colon_that_ends_no_key_stays() -> None:
+    found = {"[a:b,http://c]": ["a:b", "http://c"], "{a:http://c,b:[d:e]}": {"a": "http://c", "b": ["d:e"]}}
+    assert {text: parsed(text) for text in found} == found
+    assert parsed("{'a:b':'c,d:e'}") == {"a:b": "c,d:e"}
+
+
+def test_a_control_of_covent_in_verl_has_a_range_of_its_own() -> None:
+    words = [f"{LOSS}.loss_mode=covent", f"{LOSS}.control.type=clip_cov", f"{ACTOR}.clip_ratio_high=0.28"]
+    assert "ppo-clip-on" not in {each.rule for each in lint(CLIP, words).findings}
+    own = lint(CLIP, [*words, f"{LOSS}.control.clip_ratio_high=0.28"])
+    assert [each.setting for each in own.findings if each.rule == "ppo-clip-on"] == [
+        f"{LOSS}.control.clip_ratio_high = 0.28"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -108,6 +109,14 @@ def _verdict(report: Report) -> str:
     return ", ".join(told) + "." if told else "Nothing to say."
 
 
+def _finite(counts: dict[str, object], realised: float) -> dict[str, object]:
+    """The counts for JSON, which has no infinity: a share of 0 or less realises none."""
+    numbers = {**counts, "realised": realised}
+    return {
+        name: None if isinstance(each, float) and not math.isfinite(each) else each for name, each in numbers.items()
+    }
+
+
 def _facts(report: Report) -> dict[str, object]:
     from covent.lint.summary import summary
 
@@ -117,7 +126,7 @@ def _facts(report: Report) -> dict[str, object]:
         "control": report.setup.control,
         "share_frac": report.setup.share_frac,
         "updates_per_rollout": report.setup.batch.updates_per_rollout,
-        "counts": None if report.counts is None else {**asdict(report.counts), "realised": report.counts.realised},
+        "counts": None if report.counts is None else _finite(asdict(report.counts), report.counts.realised),
         "summary": dict(summary(report.setup, report.counts)),
         "findings": [{**asdict(finding), "level": finding.level.name.lower()} for finding in report.findings],
     }

@@ -39,6 +39,8 @@ ENGINES: dict[EngineName, Engine] = {
 }
 
 _SHOWN = 3
+_ABSURD = 1e9
+"""No share is this large; a whole number may be too large even to be shown as a decimal."""
 _OWN_KEYS = "actor_rollout_ref.… (verl), trainer.algorithm.… (SkyRL), num_generations or trl.… (TRL)"
 
 
@@ -152,7 +154,7 @@ def _script(settings: Settings) -> Iterator[Finding]:
         )
     for name in ("kl_cov_ratio", "k_percent", "clip_cov_ratio", "kl_cov_frac"):
         value = settings.assigned.get(name)
-        if settings.values and name not in settings.used and isinstance(value, int | float):
+        if settings.values and name not in settings.used and isinstance(value, int | float) and abs(value) < _ABSURD:
             fraction = name != "k_percent" and value >= PERCENT_SHARE
             yield Finding(
                 Level.WARNING if fraction else Level.INFO,

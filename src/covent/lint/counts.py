@@ -81,7 +81,7 @@ def counts(setup: Setup, assumed: Assumed | None) -> Counts | None:
     tokens = responses * assumed.mean_response
     asked = share * tokens
     # A share such as 0.29 of 100 tokens is 28.999… in floating point; the engines truncate it the same way.
-    taken = min(int(asked), int(tokens))
+    taken = int(min(asked, tokens))
     return Counts(assumed, choices, responses, tokens, asked, max(1, taken) if setup.floor_of_one else taken)
 
 

@@ -79,7 +79,8 @@ def _yaml(path: Path, text: str) -> Any:
 def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # A plain ValueError: a number of more digits than Python reads.
         raise ConfigError(f"'{path}' is not a JSON file: {error}") from error
 
 

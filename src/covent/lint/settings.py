@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from covent.errors import ConfigError
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 _MOST = 20_000
 """Settings; YAML's references can say exponentially many in a few lines."""
+_LONGEST = 80
+"""Characters of a value that a message shows."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _DEFERRED = re.compile(r"\$[\w{(]|\?\?\?")
 
@@ -84,10 +87,12 @@ class Settings:
             return Setting(key, None, key in self.values)
         try:
             found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-        except ValueError:
+        except (ValueError, OverflowError):
             found = None
-        if found is None or found != found or found in (float("inf"), float("-inf")):
-            raise ConfigError(f"{self.source}: '{key}' is {value!r}; it must be a number.")
+        if found is None or not math.isfinite(found):
+            shown = repr(value)
+            shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+            raise ConfigError(f"{self.source}: '{key}' is {shown}; it must be a number.")
         return Setting(key, found, key in self.values)
 
     def count(self, key: str, default: int | None) -> Setting[int]:
@@ -108,6 +113,28 @@ class Settings:
                 break
             value = self.values[reference[1]]
         return None if isinstance(value, str) and _DEFERRED.search(value) else value
+
+
+def with_one_control(settings: Settings, key: str, choosing: Container[str]) -> Settings:
+    """The same settings with the one control that chooses tokens as a section, where a list at `key` has it.
+
+    Args:
+      settings: as read; of a script that only assigns variables, those.
+      key: where covent's control or controls are.
+      choosing: types of the controls that choose tokens.
+    """
+    values = dict(settings.values or settings.assigned)
+    several = values.get(key)
+    if isinstance(several, list):
+        names = list(values)
+        parts = [name for name in names if name.startswith(f"{key}.")]
+        if not parts or names.index(key) > names.index(parts[-1]):
+            # A list given after a section replaces it, and the other way round.
+            maps = [each for each in several if isinstance(each, dict)]
+            chosen = [each for each in maps if each.get("type") in choosing] or maps
+            values = {name: value for name, value in values.items() if name not in parts}
+            values |= flattened({key: chosen[0]}) if chosen else {}
+    return replace(settings, values=values)
 
 
 def flattened(nested: Mapping[Any, Any]) -> dict[str, Any]:

@@ -86,9 +86,32 @@ def override(word: str) -> tuple[str, Any] | None:
 def parsed(value: str) -> Any:
     """The value that a word stands for: a number, true or false, null, a list, or the word."""
     try:
-        return strict_yaml.load(value)
+        return strict_yaml.load(_spaced(value) if value.startswith(("{", "[")) else value)
     except yaml.YAMLError:
         return value
+
+
+def _spaced(value: str) -> str:
+    """Hydra's `{a:1,b:[{c:2}]}` as YAML has it, with a blank after the colon of each key."""
+    brackets: list[str] = []
+    quote, is_key, spaced = "", False, ""
+    for character in value:
+        spaced += character
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "{[":
+            brackets.append(character)
+            is_key = character == "{"
+        elif character in "}]":
+            del brackets[-1:]
+            is_key = False
+        elif character == ",":
+            is_key = brackets[-1:] == ["{"]
+        elif character == ":" and is_key:
+            spaced, is_key = spaced + " ", False
+    return spaced
 
 
 def _lines(text: str) -> Iterator[str]:

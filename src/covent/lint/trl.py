@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
-from covent.lint.settings import Setting, Settings, flattened
+from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
 
 _OWN = names("""
@@ -101,13 +99,7 @@ def prefix(settings: Settings) -> str:
 
 def plain(settings: Settings) -> Settings:
     """The same settings with the one control that chooses tokens as `covent.control`, where a list has it."""
-    values: dict[str, Any] = dict(settings.values or settings.assigned)
-    several = values.get(_CONTROL)
-    if isinstance(several, list):
-        maps = [each for each in several if isinstance(each, dict)]
-        chosen = [each for each in maps if each.get("type") in _CONTROLS] or maps
-        values |= flattened({_CONTROL: chosen[0]}) if chosen else {}
-    return replace(settings, values=values)
+    return with_one_control(settings, _CONTROL, _CONTROLS)
 
 
 def _clip(settings: Settings, top: str, control: str | None) -> tuple[Setting[float], Setting[float]]:

@@ -10,7 +10,7 @@ from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
 from covent.lint.published import AUTHORS
-from covent.lint.settings import Setting, Settings
+from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -22,6 +22,7 @@ _LOSSES = sorted(
     bypass_mode cispo clip_cov dppo_kl dppo_tv dro geo_mean gpg gspo kl_cov sapo vanilla
 """)
 )
+_CHOOSING = names("clip_cov clip_cov_released kl_cov kl_cov_released")
 _SCOPES = {"micro": "micro-batch", "rank": "rank"}
 _ADVANTAGES = {
     "gae": "whitened",
@@ -102,6 +103,7 @@ def is_fork(settings: Settings) -> bool:
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of verl 0.9."""
+    settings = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     ours = (loss.value or "").startswith("covent")
     # covent's plugin: `covent` executes policy_loss.control, the other names read verl's own settings.
@@ -128,7 +130,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         kl_coef=settings.number(f"{section}.ppo_kl_coef", 1.0 if loss.value == "covent" else 0.1)
         if control == "kl_cov"
         else None,
-        clip=_clip(settings),
+        clip=_own_clip(settings, section) if section != LOSS and control else _clip(settings),
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings),
         batch=_batch(settings, ranks),
@@ -250,6 +252,11 @@ def _clip(settings: Settings) -> tuple[Setting[float], Setting[float]]:
     low = settings.number(f"{ACTOR}.clip_ratio_low", 0.2)
     high = settings.number(f"{ACTOR}.clip_ratio_high", 0.2)
     return (both if low.given and low.value is None else low), (both if high.given and high.value is None else high)
+
+
+def _own_clip(settings: Settings, section: str) -> tuple[Setting[float], Setting[float]]:
+    """The range of a control of covent, which does not read verl's."""
+    return settings.number(f"{section}.clip_ratio_low", 1.0), settings.number(f"{section}.clip_ratio_high", 1.0)
 
 
 def _advantage(settings: Settings) -> Advantage:
