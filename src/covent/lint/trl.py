@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
+from covent.lint.own import own_faults
 from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
 
@@ -87,6 +88,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         source="TRL 1.16, trl/trainer/grpo_config.py",
     )
     yield from unknown_settings(settings, schema)
+    yield from own_faults(settings, _CONTROL, section="covent", scope="covent.scope")
     yield from _liger(settings, top)
     yield from _quantile(settings, top)
     yield from _adaptive(settings, top)

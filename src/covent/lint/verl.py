@@ -9,6 +9,7 @@ from dataclasses import replace
 from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
+from covent.lint.own import TRAINER, own_faults
 from covent.lint.published import AUTHORS
 from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
@@ -79,6 +80,8 @@ SCHEMA = Schema(
 )
 EXTENDED_SCHEMA = replace(SCHEMA, sections={name: known for name, known in SCHEMA.sections.items() if name != LOSS})
 """With a class of one's own in `policy_loss._target_`, which may have any setting."""
+COVENT_SCHEMA = replace(SCHEMA, sections={**SCHEMA.sections, LOSS: SCHEMA.sections[LOSS] | TRAINER})
+"""With covent's own class there."""
 FORK_SCHEMA = Schema(
     sections={
         **_SECTIONS,
@@ -182,7 +185,11 @@ def fork_setup(settings: Settings, ranks: int | None) -> Setup:
 def findings(settings: Settings) -> Iterator[Finding]:
     """What only a config of verl can get wrong."""
     own = settings.text(f"{LOSS}._target_", _TARGET).value != _TARGET
-    yield from unknown_settings(settings, EXTENDED_SCHEMA if own else SCHEMA)
+    ours = "CoventPolicyLossConfig" in (settings.text(f"{LOSS}._target_", _TARGET).value or "")
+    yield from unknown_settings(settings, COVENT_SCHEMA if ours else EXTENDED_SCHEMA if own else SCHEMA)
+    if ours:
+        one = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
+        yield from own_faults(one, f"{LOSS}.control", scope=f"{LOSS}.scope")
     yield from _unread_clip(settings)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     yield from _replaced(settings, loss)
