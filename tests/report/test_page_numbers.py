@@ -248,5 +248,6 @@ def test_methods_are_means_over_their_seeds(tmp_path: Path) -> None:
         assert float(row[0]) == pytest.approx(fmean(ends), rel=6e-3)
         assert float(row[1]) == pytest.approx(100 * fmean(tested), abs=0.051)
         assert f"{fmean(sampled):,.0f}".replace(",", " ") in table
+        assert "Only 3 runs of a method: leads, not results." in words_of(text, "<h1>")
         assert f"{method} over 3 runs ends with entropy {row[0]} nats" in words_of(text, "<h1>")
     assert "all 3 runs of clip_cov" in words_of(text, "<h1>")[:200]

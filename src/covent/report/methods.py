@@ -73,6 +73,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
         if fewest < FEW
         else ""
     )
+    lead = f" Only {counted(fewest, 'run')} of a method: leads, not results." if fewest < FEW else ""
     told = [f"{each.name} over {counted(len(each.seeds), 'run')} {_ends(each)}" for each in found]
     charts = [
         _band_chart(groups, "entropy", "Policy entropy over seeds", "nats", _entropy_of),
@@ -81,7 +82,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
         _cost_chart(groups, found),
     ]
     return Methods(
-        headline=f"{'; '.join(told[:MOST_TOLD])}.",
+        headline=f"{'; '.join(told[:MOST_TOLD])}.{lead}",
         intro="Interquartile mean over the runs of a method, the mean where there are fewer than four, with the 95 %"
         " interval of a bootstrap over seeds, stratified by task." + few,
         columns=COLUMNS,

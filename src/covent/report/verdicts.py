@@ -127,10 +127,15 @@ def _ceiling(law: FitResult) -> Answer:
 
 def _next(told: Explanation, law: FitResult) -> Answer:
     by_law = "law" in told.advice or "law" in told.reason or told.gain_won_frac is not None
-    confidence: Confidence = "high" if law.is_sound else "low" if by_law else "medium"
+    if by_law:
+        # Advice is no surer than the ceiling that it rests on, and not sure of a run too short to tell.
+        sure = "none" if told.phase == "too short" else _ceiling(law).confidence
+        confidence: Confidence = sure if sure in ("high", "medium") else "low"
+    else:
+        confidence = "medium"
     why = {
-        "high": "it may rest on the law, which is sound here",
-        "medium": "a rule on what was measured, not on the law",
+        "high": "it rests on the law, which is sound here",
+        "medium": "it rests on the law, and is no surer than its ceiling" if by_law else "a rule on what was measured",
         "low": "the law carries no weight here",
     }[confidence]
     return Answer("What to do", told.advice, f"{told.reason[:1].upper()}{told.reason[1:]}", confidence, why)
