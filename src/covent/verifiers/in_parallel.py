@@ -39,8 +39,9 @@ def in_parallel(
             raise _Stopped
 
     with ThreadPoolExecutor(size) as executor:
-        futures = [executor.submit(function, item, stop_when_asked) for item in items]
+        # Ctrl-C may come while calls are still being handed out: those that run must hear of it then too.
         try:
+            futures = [executor.submit(function, item, stop_when_asked) for item in items]
             pending: set[Future[Result]] = set(futures)
             while pending:
                 _, pending = wait(pending, timeout=_WAIT_S)
