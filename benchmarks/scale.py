@@ -68,7 +68,7 @@ def main() -> None:
 def measured(world: int, tokens: int) -> list[dict[str, Any]]:
     """One row a control: medians over rounds, of the slowest rank."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (world, tokens, folder), nprocs=world)  # type: ignore[no-untyped-call]
+        mp.spawn(_rank, (world, tokens, folder), nprocs=world)
         parts = [json.loads(Path(folder, str(rank)).read_text(encoding="utf-8")) for rank in range(world)]
     rows = []
     for name in CONTROLS:
@@ -157,7 +157,7 @@ def _counted() -> Iterator[dict[str, int]]:
         count(tensor, len(tensors))
         return gather(tensors, tensor, *args, **settings)
 
-    dist.all_reduce, dist.all_gather = all_reduce, all_gather  # type: ignore[assignment]
+    dist.all_reduce, dist.all_gather = all_reduce, all_gather
     try:
         yield traffic
     finally:

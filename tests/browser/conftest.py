@@ -97,7 +97,7 @@ class Watched:
 
     def draw_everything(self) -> None:
         """All plots, as for print."""
-        self.page.wait_for_selector("html[data-library]")
+        self.page.wait_for_selector("html[data-plotly]")
         self.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         self.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
 

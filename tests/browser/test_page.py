@@ -195,7 +195,7 @@ def test_light_and_dark_and_print(pages: dict[str, Path], opened: Any) -> None:
     page.click("#theme-switch")
     assert colours() == light
     page.click("#theme-switch")
-    page.wait_for_selector("html[data-library]")
+    page.wait_for_selector("html[data-plotly]")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     assert colours() == light
@@ -259,7 +259,7 @@ def test_a_live_page_loads_itself_again_and_comes_back_as_it_was_left(
     place = page.evaluate("document.getElementById('tail').getBoundingClientRect().top")
     # The run ends: the page that is loaded next does not load itself again.
     write_report([read_run(demo[0])], path)
-    until(page, "document.documentElement.dataset.library && !document.getElementById('live')")
+    until(page, "document.documentElement.dataset.plotly && !document.getElementById('live')")
     assert page.evaluate("document.getElementById('tail').getBoundingClientRect().top") == pytest.approx(place, abs=2)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.locator("#law input.prefix").input_value() == "60"

@@ -117,8 +117,8 @@ def _files(path: Path) -> list[Path]:
     if path.suffix in _PICKLE_SUFFIXES:
         raise LogError(
             f"{path} is a pickle, which covent never opens, since opening one runs its code. In the environment that"
-            " wrote it (slime: --save-debug-train-data), turn its samples into JSON Lines: for s in"
-            " torch.load(file)['samples']:"
+            " wrote it (slime: --save-debug-train-data), load it with torch and turn its samples into JSON"
+            " Lines: for s in loaded['samples']:"
             " print(json.dumps({k: v.tolist() if hasattr(v, 'tolist') else v for k, v in s.items()}))"
         )
     if not path.exists():

@@ -78,7 +78,7 @@
   stay.addEventListener("click", () => (stay.ariaPressed = String(stay.ariaPressed !== "true")));
 
   function again() {
-    const busy = root.dataset.library === undefined || performance.now() - touched < QUIET_MS || !document.getSelection().isCollapsed;
+    const busy = root.dataset.plotly === undefined || performance.now() - touched < QUIET_MS || !document.getSelection().isCollapsed;
     if (busy || document.hidden || stay.ariaPressed === "true") return setTimeout(again, 1000);
     history.replaceState({ covent: left() }, "");
     location.reload();

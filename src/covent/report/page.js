@@ -89,7 +89,7 @@
   const libraryThere = new Promise((there) => {
     const unpack = async () => {
       library = new TextDecoder().decode(await inflated("plotly"));
-      root.dataset.library = "there";
+      root.dataset.plotly = "there";
       there();
     };
     window.addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpack, { timeout: 1000 }));

@@ -140,6 +140,7 @@ def _replace_streams(stdin: str) -> int:
         file.seek(0)
         os.dup2(given, 0)
     os.dup2(printed, 1)
+    # Both names of each stream, which typing holds for constants; they stay open as long as the program runs.
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     return printed
