@@ -5,7 +5,6 @@ Run as a program it is those ranks: `python -m tests.support.head_ranks NUM_RANK
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from covent.core.lm_head import (
     sharded,
     token_readings_from_hidden,
 )
+from tests.support.forked import run_ranks
 
 NUM, VOCABULARY = 9, 23
 SHARDS = {2: [0, 11, 23], 3: [0, 1, 20, 23]}
@@ -70,17 +70,5 @@ def _rank(rank: int, num_ranks: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    """Fork the ranks before any of them has started a thread; one import of torch serves them all."""
-    num_ranks, folder = int(sys.argv[1]), Path(sys.argv[2])
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_rank, args=(rank, num_ranks, folder)) for rank in range(num_ranks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in processes))
-
-
 if __name__ == "__main__":
-    main()
+    run_ranks(_rank, int(sys.argv[1]), Path(sys.argv[2]))

@@ -6,7 +6,6 @@ Run as a program it is a few gloo ranks: `python -m tests.support.rollout_update
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from covent.core.loss import POLICY_LOSSES
 from covent.core.penalties import PenaltyInputs
 from covent.core.plan import Measured
 from covent.core.reduce import AGGREGATIONS, part_of_mean
+from tests.support.forked import run_ranks
 
 VOCABULARY, LENGTH, NUM_PROMPTS, NUM_SAMPLES, NUM_UPDATES = 6, 24, 16, 4, 3
 STEP_SIZE = 4.0
@@ -185,17 +185,5 @@ def _rank(rank: int, num_ranks: int, store: str, result: str) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    """Fork the ranks before any of them has started a thread; one import of torch serves them all."""
-    num_ranks, store, result = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_rank, args=(rank, num_ranks, store, result)) for rank in range(num_ranks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in processes))
-
-
 if __name__ == "__main__":
-    main()
+    run_ranks(_rank, int(sys.argv[1]), sys.argv[2], sys.argv[3])

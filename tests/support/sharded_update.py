@@ -9,7 +9,6 @@ control chose of them, and the whole gradient.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from covent.core.ranks import ProcessGroup
 from covent.tasks import problems
 from covent.train.model import LanguageModel
 from covent.train.step import OptimizerBatch, accumulate, learner_scores, measure
+from tests.support.forked import run_ranks
 from tests.support.small_model import TASK, exact_model
 
 CONTROLS: dict[str, AnyControl] = {
@@ -105,17 +105,5 @@ def _rank(rank: int, num_ranks: int, store: str, result: str) -> None:
     dist.destroy_process_group()
 
 
-def main() -> None:
-    """Fork the ranks before any of them has started a thread."""
-    num_ranks, store, result = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_rank, args=(rank, num_ranks, store, result)) for rank in range(num_ranks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in processes))
-
-
 if __name__ == "__main__":
-    main()
+    run_ranks(_rank, int(sys.argv[1]), sys.argv[2], sys.argv[3])
