@@ -9,7 +9,7 @@ from dataclasses import replace
 from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
-from covent.lint.own import TRAINER, own_faults
+from covent.lint.own import TRAINER, own_entropy_coef, own_faults
 from covent.lint.published import AUTHORS
 from covent.lint.settings import Setting, Settings, with_one_control
 from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
@@ -106,8 +106,9 @@ def is_fork(settings: Settings) -> bool:
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of verl 0.9."""
-    settings = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
+    own_coef = own_entropy_coef(settings, f"{LOSS}.control") if loss.value == "covent" else None
+    settings = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
     ours = (loss.value or "").startswith("covent")
     # covent's plugin: `covent` executes policy_loss.control, the other names read verl's own settings.
     section = f"{LOSS}.control" if loss.value == "covent" else LOSS
@@ -125,7 +126,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         loss=loss,
         control=control,  # type: ignore[arg-type]
         scope=_SCOPES.get(scope or "", "window"),  # type: ignore[arg-type]
-        floor_of_one=scope == "micro",
+        floor_of_one=scope == "micro" or (kind or "").endswith("_released"),
         share=share.get(control or ""),
         share_unit=1.0,
         unread_shares=tuple(each for name, each in share.items() if name != control and each.given),
@@ -137,7 +138,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings),
         batch=_batch(settings, ranks),
-        entropy_coef=settings.number(f"{ACTOR}.entropy_coeff", 0.0),
+        entropy_coef=own_coef or settings.number(f"{ACTOR}.entropy_coeff", 0.0),
         reference_kl=_reference_kl(settings),
         entropy=_entropy(settings),
         temperature=settings.number(f"{ROLLOUT}.temperature", 1.0),
@@ -188,8 +189,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     ours = "CoventPolicyLossConfig" in (settings.text(f"{LOSS}._target_", _TARGET).value or "")
     yield from unknown_settings(settings, COVENT_SCHEMA if ours else EXTENDED_SCHEMA if own else SCHEMA)
     if ours:
-        one = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
-        yield from own_faults(one, f"{LOSS}.control", scope=f"{LOSS}.scope")
+        yield from own_faults(settings, f"{LOSS}.control", scope=f"{LOSS}.scope")
     yield from _unread_clip(settings)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     yield from _replaced(settings, loss)
