@@ -27,6 +27,8 @@ CONTROLS = {
     "kl_cov_released": names("type kl_cov_ratio ppo_kl_coef responses_per_micro_batch"),
 }
 """The settings of each control."""
+CHOOSING = names("clip_cov clip_cov_released kl_cov kl_cov_released")
+"""The controls that choose tokens."""
 TRAINER = names("control scope name run_folder accuracy right_from law_every samples_kept seed")
 """Those of `covent.integrations.settings.CoventConfig`."""
 SCOPES = ("window", "rank", "micro")
@@ -57,6 +59,12 @@ def own_faults(settings: Settings, control: str, *, section: str = "", scope: st
             yield from adaptive_bonus(each, f"{control}.")
     if where is not None and where.value is not None and where.value not in SCOPES:
         yield _wrong(where, f"covent has no scope '{where.value}'.", SCOPES)
+
+
+def with_one_control(settings: Settings, key: str) -> Settings:
+    """The same settings with the first control at `key` that chooses tokens, or else the first, as a section."""
+    each = controls_of(settings, key)
+    return next((one for one in each if one.values.get(f"{key}.type") in CHOOSING), each[0])
 
 
 def own_entropy_coef(settings: Settings, control: str) -> Setting[float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -131,12 +131,6 @@ def controls_of(settings: Settings, key: str) -> tuple[Settings, ...]:
     rest = {name: value for name, value in values.items() if name not in parts}
     maps = [each for each in several if isinstance(each, dict)] or [{}]
     return tuple(replace(settings, values=rest | flattened({key: each})) for each in maps)
-
-
-def with_one_control(settings: Settings, key: str, choosing: Container[str]) -> Settings:
-    """The same settings with the first control whose type is in `choosing`, or else the first, as a section."""
-    each = controls_of(settings, key)
-    return next((one for one in each if one.values.get(f"{key}.type") in choosing), each[0])
 
 
 def flattened(nested: Mapping[Any, Any]) -> dict[str, Any]:

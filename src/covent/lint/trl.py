@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
-from covent.lint.own import adaptive_bonus, own_entropy_coef, own_faults
-from covent.lint.settings import Setting, Settings, with_one_control
-from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
+from covent.lint.own import adaptive_bonus, own_entropy_coef, own_faults, with_one_control
+from covent.lint.settings import Setting, Settings
+from covent.lint.setup import CONTROLS, OWN_SCOPES, Advantage, Batch, EntropyLog, Scale, Setup
 
 _OWN = names("""
     num_generations max_completion_length generation_batch_size steps_per_generation num_iterations epsilon
@@ -32,8 +32,15 @@ _KNOWN = _OWN | names("""
     gradient_checkpointing activation_checkpointing torch_compile dataloader_num_workers remove_unused_columns
     off_policy_mask_threshold use_bias_correction_kl
 """)
-_CONTROLS = {"clip_cov": "clip_cov", "clip_cov_released": "clip_cov", "kl_cov": "kl_cov", "kl_cov_released": "kl_cov"}
 _CONTROL = "covent.control"
+_SCALES: dict[str, Scale] = {
+    "group": "group_std",
+    "true": "group_std",
+    "batch": "whitened",
+    "none": "centred",
+    "false": "centred",
+}
+"""Words of `scale_rewards`."""
 
 
 def own_settings(settings: Settings) -> tuple[str, ...]:
@@ -47,19 +54,19 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
     settings, top = plain(settings), prefix(settings)
     kind = settings.text(f"{_CONTROL}.type", None)
     loss = kind if kind.value else settings.text(f"{top}loss_type", "dapo")
-    control = _CONTROLS.get(kind.value or "")
+    control = CONTROLS.get((kind.value or "").removesuffix("_released"))
     share = {
         "clip_cov": settings.number(f"{_CONTROL}.clip_cov_ratio", 2e-4),
         "kl_cov": settings.number(f"{_CONTROL}.kl_cov_ratio", 2e-3),
     }
     band = settings.number(f"{_CONTROL}.clip_cov_lb", 1.0), settings.number(f"{_CONTROL}.clip_cov_ub", 5.0)
-    scope = {"micro": "micro-batch", "rank": "rank"}.get(settings.text("covent.scope", "window").value or "", "window")
+    scope = OWN_SCOPES.get(settings.text("covent.scope", "window").value, "window")
     return Setup(
         engine="trl",
         label="TRL 1.16" + (" with covent" if kind.value else ""),
         loss=loss,
-        control=control,  # type: ignore[arg-type]
-        scope=scope,  # type: ignore[arg-type]
+        control=control,
+        scope=scope,
         floor_of_one=(kind.value or "").endswith("_released"),
         share=share.get(control or ""),
         share_unit=1.0,
@@ -102,7 +109,7 @@ def prefix(settings: Settings) -> str:
 
 def plain(settings: Settings) -> Settings:
     """The same settings with the one control that chooses tokens as `covent.control`, where a list has it."""
-    return with_one_control(settings, _CONTROL, _CONTROLS)
+    return with_one_control(settings, _CONTROL)
 
 
 def _clip(settings: Settings, top: str, control: str | None) -> tuple[Setting[float], Setting[float]]:
@@ -118,9 +125,7 @@ def _clip(settings: Settings, top: str, control: str | None) -> tuple[Setting[fl
 
 def _advantage(settings: Settings, top: str) -> Advantage:
     scaling = settings.text(f"{top}scale_rewards", "group")
-    word = (scaling.value or "").lower()
-    scale = {"group": "group_std", "true": "group_std", "batch": "whitened"}.get(word)
-    return Advantage(scaling, scale or ("centred" if word in ("none", "false") else "unknown"))  # type: ignore[arg-type]
+    return Advantage(scaling, _SCALES.get((scaling.value or "").lower(), "unknown"))
 
 
 def _batch(settings: Settings, top: str, ranks: int | None) -> Batch:
