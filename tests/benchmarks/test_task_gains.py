@@ -23,7 +23,6 @@ def test_the_interval_is_students() -> None:
     assert gain(seeds(GAINS))[1:] != pytest.approx(normal, abs=1e-2), "five seeds are too few for a normal interval"
 
 
-@pytest.mark.skipif(not RESULT.exists(), reason="not run yet")
 def test_the_page_has_the_table_of_the_results() -> None:
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     assert all([seed["seed"] for seed in entry["seeds"]] == list(SEEDS) for entry in found.values())

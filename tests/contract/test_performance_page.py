@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.contract.source import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -24,7 +22,6 @@ def generated(results: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not (BENCHMARKS / "results" / "lm_head_fp32.json").exists(), reason="not measured yet")
 def test_the_page_is_that_of_the_results(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert page == generated(BENCHMARKS / "results")

@@ -110,11 +110,8 @@ def test_files_are_short() -> None:
     [
         "import pickle",
         "from pickle import loads",
-        "import torch; torch.load('model.bin')",
         "from torch import load",
-        "import yaml; yaml.load(text)",
-        "eval('1 + 1')",
-        "exec(text)",
+        *(f"{call}(text)" for call in sorted(BANNED_CALLS)),
     ],
 )
 def test_a_banned_call_is_caught(line: str) -> None:

@@ -16,6 +16,7 @@ from covent.tasks.data import BOXED
 from covent.tasks.row_files import rows
 from tests.support.figures import figure
 from tests.tasks.test_base import SPLITS, split_of
+from tests.verifiers.test_sandbox import MISSING
 
 Row = dict[str, Any]
 
@@ -144,9 +145,6 @@ def test_prompts_are_asked_as_the_settings_say(
 
 
 def test_code_rows_are_judged_by_their_tests(tmp_path: Path) -> None:
-    pytest.importorskip("tests.verifiers.test_sandbox")
-    from tests.verifiers.test_sandbox import MISSING
-
     if MISSING:
         pytest.skip(MISSING)
     tests = {"inputs": ["3\n", "4\n"], "outputs": ["6", "8"]}
