@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 # The run-time shape checks (pyproject.toml) look it up by its dotted name, which needs it to be loaded.
-import tests.support.typechecker  # noqa: F401
+import tests.support.typechecker  # noqa: F401 - imported for what it does
 
 hypothesis.settings.register_profile("strict", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("strict")

@@ -91,9 +91,9 @@ def sums() -> Dataset:
 
 def made_model(*, hidden_size: int, num_layers: int) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
     """A small Qwen2 with random weights, and one token a word."""
-    raw = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<pad>"))  # noqa: S106
+    raw = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<pad>"))  # noqa: S106 - a special token, no password
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")  # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")  # noqa: S106 - a special token, no password
     config = Qwen2Config(
         vocab_size=len(WORDS),
         hidden_size=hidden_size,

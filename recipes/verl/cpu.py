@@ -201,7 +201,7 @@ _register_engine()
 def _note(folder: Path) -> None:
     """Once verl is imported here, write down which of covent's losses this process has."""
     # An import from this thread would wait for the one that verl is in.
-    while sys.modules["verl"].__spec__._initializing:  # type: ignore[union-attr]
+    while sys.modules["verl"].__spec__._initializing:  # type: ignore[union-attr]  # it has a spec
         time.sleep(0.1)
     registry = sys.modules["verl.trainer.ppo.core_algos"].POLICY_LOSS_REGISTRY
     found = sorted(name for name in registry if name.startswith("covent"))

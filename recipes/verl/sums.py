@@ -48,13 +48,13 @@ def make_model(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     places = {word: place for place, word in enumerate(WORDS)}
-    raw = Tokenizer(models.WordLevel(places, unk_token="<unk>"))  # noqa: S106
+    raw = Tokenizer(models.WordLevel(places, unk_token="<unk>"))  # noqa: S106 - a special token, no password
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        pad_token="<pad>",  # noqa: S106
-        eos_token="<eos>",  # noqa: S106
-        unk_token="<unk>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106 - a special token, no password
+        eos_token="<eos>",  # noqa: S106 - a special token, no password
+        unk_token="<unk>",  # noqa: S106 - a special token, no password
         chat_template=TEMPLATE,
     )
     tokenizer.save_pretrained(folder)

@@ -82,7 +82,7 @@ def test_whether_the_law_is_identified_is_said_of_every_run(tmp_path: Path) -> N
     assert law.fit is not None and law.fit.identified
 
     def other(**fields: object) -> RunSummary:
-        fitted = law.model_copy(update={"fit": law.fit.model_copy(update=fields)})  # type: ignore[union-attr]
+        fitted = law.model_copy(update={"fit": law.fit.model_copy(update=fields)})  # type: ignore[union-attr]  # it is fitted
         return whole.model_copy(update={"laws": [fitted, whole.law("training")]})
 
     def rows(**fields: object) -> dict[str, str]:

@@ -45,7 +45,7 @@ def test_a_group_does_not_see_another() -> None:
 
 
 @every_rule
-def test_equal_rewards_give_exactly_zero(advantage) -> None:  # type: ignore[no-untyped-def]
+def test_equal_rewards_give_exactly_zero(advantage) -> None:  # type: ignore[no-untyped-def]  # a parametrized function
     rewards = torch.tensor([0.0, 0.1, 0.3, 0.7, 1.0])[:, None].expand(5, 7)
     assert float(advantage(rewards).abs().max()) == EXACT
     by_rounding_alone = rewards - rewards.mean(dim=1, keepdim=True)
@@ -55,13 +55,13 @@ def test_equal_rewards_give_exactly_zero(advantage) -> None:  # type: ignore[no-
 
 
 @every_rule
-def test_a_group_of_one_is_refused(advantage) -> None:  # type: ignore[no-untyped-def]
+def test_a_group_of_one_is_refused(advantage) -> None:  # type: ignore[no-untyped-def]  # a parametrized function
     with pytest.raises(ShapeError, match="at least 2"):
         advantage(torch.ones(4, 1))
 
 
 @every_rule
-def test_groups_of_one_present_sample_teach_nothing_either(advantage) -> None:  # type: ignore[no-untyped-def]
+def test_groups_of_one_present_sample_teach_nothing_either(advantage) -> None:  # type: ignore[no-untyped-def]  # a parametrized function
     present = torch.tensor([[True, False], [False, True], [False, False]])
     with pytest.raises(ShapeError, match="3 groups has at most 1 present"):
         advantage(torch.ones(3, 2), present=present)
@@ -80,7 +80,7 @@ def test_leave_one_out_by_plain_loops() -> None:
 
 
 @every_rule
-def test_absent_samples_are_as_if_they_were_not(advantage) -> None:  # type: ignore[no-untyped-def]
+def test_absent_samples_are_as_if_they_were_not(advantage) -> None:  # type: ignore[no-untyped-def]  # a parametrized function
     sizes = torch.tensor([5, 2, 3, 4, 5, 1, 2])
     present = torch.arange(5) < sizes[:, None]
     found = advantage(REWARDS.masked_fill(~present, float("nan")), present=present)

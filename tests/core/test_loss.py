@@ -241,7 +241,7 @@ def test_a_ratio_beyond_exp_that_decides_nothing_is_inert(loss: str, why: str, d
     found, near = [], []
     for distance, into in ((gap, found), (math.log(1e3), near)):
         # GSPO's ratio is the response's, so the far token decides of all of it.
-        batch, plan = far_token(dtype, distance, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]
+        batch, plan = far_token(dtype, distance, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]  # settings by name
         for form in (None, "k1", "k2", "k3", "abs"):
             logprobs = batch.logprobs.clone().requires_grad_()
             made = replace(plan, kl_form=form)
@@ -260,7 +260,7 @@ def test_a_token_that_the_policy_can_no_longer_choose_has_no_gradient(loss: str,
     """pi = 0: the ratio is 0, and so is the gradient; nothing becomes NaN."""
     if loss == "cispo" and why == "cut by the dual clip":
         pytest.skip("CISPO has no dual clip")
-    batch, plan = far_token(torch.float64, 0.1, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]
+    batch, plan = far_token(torch.float64, 0.1, whole=loss == "gspo", **INERT[why])  # type: ignore[arg-type]  # settings by name
     logprobs = batch.logprobs.clone()
     logprobs[0, 1] = -math.inf
     logprobs.requires_grad_()
@@ -274,7 +274,7 @@ def test_a_token_that_the_policy_can_no_longer_choose_has_no_gradient(loss: str,
 @pytest.mark.parametrize("gap", BEYOND_EXP[torch.float32])
 def test_the_textbook_form_has_no_gradient_there(gap: float) -> None:
     for why in ("no advantage", "cut above"):
-        batch, _ = far_token(torch.float32, gap, **INERT[why])  # type: ignore[arg-type]
+        batch, _ = far_token(torch.float32, gap, **INERT[why])  # type: ignore[arg-type]  # settings by name
         logprobs = batch.logprobs.clone().requires_grad_()
         ratio = (logprobs - batch.old_logprobs).exp()
         value = torch.minimum(ratio * batch.advantages, ratio.clamp(0.8, 1.28) * batch.advantages)

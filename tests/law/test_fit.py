@@ -116,8 +116,8 @@ def test_accuracy_that_falls_with_entropy_is_not_the_law() -> None:
 @pytest.mark.parametrize(("unit", "scale"), [("fraction", 1.0), ("percent", 100.0)])
 def test_impossible_ceiling_is_said(unit: str, scale: float) -> None:
     entropy = np.linspace(0.15, 0.07, 16)
-    impossible = fit(entropy, scale * (1.02 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]
-    possible = fit(entropy, scale * (0.98 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]
+    impossible = fit(entropy, scale * (1.02 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]  # a parametrized unit
+    possible = fit(entropy, scale * (0.98 - 3.0 * (np.exp(entropy) - 1)), unit=unit)  # type: ignore[arg-type]  # a parametrized unit
     assert impossible.ceiling == pytest.approx(1.02 * scale, abs=CENTRED)
     assert not impossible.identified and possible.identified
     assert "102.0 %, is no possible accuracy" in impossible.warnings[0], "in percent, whatever the unit"

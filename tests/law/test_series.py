@@ -41,7 +41,7 @@ def test_bad_input_is_named(form: Any, entropy: Any, accuracy: Any, error: type[
 
 def test_unknown_unit_is_named() -> None:
     with pytest.raises(FitError, match=r"unit is 'points'; allowed are 'fraction' .* 'percent'"):
-        fit(*GOOD, unit="points")  # type: ignore[arg-type]
+        fit(*GOOD, unit="points")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_steps_must_increase() -> None:

@@ -68,13 +68,13 @@ def trl_run(folder: Path) -> str:
     from trl import GRPOConfig, GRPOTrainer
 
     torch.manual_seed(0)
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))  # noqa: S106
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))  # noqa: S106 - a special token, no password
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        pad_token="<pad>",  # noqa: S106
-        eos_token="<eos>",  # noqa: S106
-        unk_token="<unk>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106 - a special token, no password
+        eos_token="<eos>",  # noqa: S106 - a special token, no password
+        unk_token="<unk>",  # noqa: S106 - a special token, no password
     )
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -242,7 +242,7 @@ def mlflow_database(scratch: Path) -> None:
     with mlflow.start_run(run_name="golden"):
         for step, row in verl_rows():
             # What verl's MLflow adapter does to the names.
-            mlflow.log_metrics({key.replace("@", "_at_"): float(value) for key, value in row.items()}, step=step)  # type: ignore[arg-type]
+            mlflow.log_metrics({key.replace("@", "_at_"): float(value) for key, value in row.items()}, step=step)  # type: ignore[arg-type]  # numbers among them
     tables(scratch / "mlflow.db", DATA / "mlflow.db", ["runs", "metrics"])
     with contextlib.closing(sqlite3.connect(DATA / "mlflow.db")) as database, database:
         database.execute("UPDATE runs SET artifact_uri = '', source_name = '', user_id = 'user'")
@@ -255,7 +255,7 @@ def tables(source: Path, target: Path, names: list[str]) -> None:
         database.execute("ATTACH ? AS whole", (str(source),))
         with database:
             for name in names:
-                database.execute(f"CREATE TABLE {name} AS SELECT * FROM whole.{name}")  # noqa: S608
+                database.execute(f"CREATE TABLE {name} AS SELECT * FROM whole.{name}")  # noqa: S608 - names of this file
         database.execute("DETACH whole")
         database.execute("VACUUM")
 
@@ -301,7 +301,7 @@ def verl_files() -> None:
         console.append(prefix + " - ".join([f"step:{step}", *(f"{k}:{pprint.pformat(v)}" for k, v in row.items())]))
         console.append(f"{prefix}Training Progress:  {100 * step // 24}%|##    | {step}/24 [00:31<01:02,  7.8s/it]")
     (DATA / "verl_console.log").write_text("\n".join(console) + "\n")
-    lines = [json.dumps({"step": step, "data": {k: float(v) for k, v in row.items()}}) for step, row in rows]  # type: ignore[arg-type]
+    lines = [json.dumps({"step": step, "data": {k: float(v) for k, v in row.items()}}) for step, row in rows]  # type: ignore[arg-type]  # numbers among them
     (DATA / "verl_file_logger.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -392,7 +392,7 @@ def _prime_rl_row(index: int, response: dict[str, object], before: int, length: 
         "export_sequence_idx": index,
         "run_id": None,
         "env_name": "arithmetic",
-        "token_ids": [*response["prompt_ids"], *response["ids"]],  # type: ignore[misc]
+        "token_ids": [*response["prompt_ids"], *response["ids"]],  # type: ignore[misc]  # numbers among them
         "position_ids": list(range(before + length)),
         "loss_mask": [False] * before + [True] * length,
         "advantages": [None] * before + [response["advantage"]] * length,

@@ -192,7 +192,7 @@ def test_a_terminal_that_closes_does_not_hide_the_exit_code(before: str, code: i
     """With the negative control: words to the terminal itself fail."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", TO_A_TERMINAL.format(before=before)])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-c", TO_A_TERMINAL.format(before=before)])  # noqa: S606 - no shell is wanted
     assert b"ready" in os.read(terminal, 100)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code

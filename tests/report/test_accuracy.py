@@ -52,7 +52,7 @@ def test_pairing_narrows_the_interval_only_when_problems_agree(run: Run) -> None
     d = (np.array(evaluation(run, (before + 1).tolist()).num_right) - before) / 5
     assert shuffled.value == pytest.approx(d.mean(), abs=TIGHT)
     assert shuffled.high - shuffled.low > 0.1
-    assert paired_difference(row, after, name).value == pytest.approx(-same.value, abs=TIGHT)  # type: ignore[union-attr]
+    assert paired_difference(row, after, name).value == pytest.approx(-same.value, abs=TIGHT)  # type: ignore[union-attr]  # it is there
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says(run: Run) -> None:

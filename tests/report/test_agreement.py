@@ -27,7 +27,7 @@ def test_scale_does_not_matter(scale: float) -> None:
     x = np.array([1.0, 2.0, 4.0, 3.0])
     y = np.array([2.0, 1.0, 5.0, 4.0])
     assert correlation(x * scale, y * scale) == pytest.approx(np.corrcoef(x, y)[0, 1], rel=TIGHT)
-    assert slope(x * scale, y) == pytest.approx(slope(x, y) / scale, rel=TIGHT)  # type: ignore[operator]
+    assert slope(x * scale, y) == pytest.approx(slope(x, y) / scale, rel=TIGHT)  # type: ignore[operator]  # it is there
 
 
 def test_without_spread_or_points_there_is_no_number() -> None:

@@ -35,7 +35,7 @@ def test_collapse_is_said_below_a_tenth_only(runs: dict[str, Run], summaries: di
     )
     grpo = topic(findings(summaries["grpo"]), "Entropy")
     assert "calls collapse" in grpo.text and grpo.tone == "caution"
-    assert n.nats(summaries["grpo"].entropy.last) in grpo.text  # type: ignore[union-attr]
+    assert n.nats(summaries["grpo"].entropy.last) in grpo.text  # type: ignore[union-attr]  # it is there
     for ratio, fate in ((0.0999, "collapsed"), (0.1001, "fell"), (0.51, "held"), (1.3, "rose")):
         summary = changed(summaries["grpo"], "entropy", ratio=ratio)
         assert verdict(["grpo"], [summary]) == f"Entropy {fate} in grpo"

@@ -209,4 +209,4 @@ def test_a_missing_status_is_taken_as_an_interruption(folder: Path) -> None:
 
 def test_rows_do_not_change(folder: Path) -> None:
     with pytest.raises(ValidationError):
-        read_run(folder).steps[0].step = 3  # type: ignore[misc]
+        read_run(folder).steps[0].step = 3  # type: ignore[misc]  # wrong on purpose

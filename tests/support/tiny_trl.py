@@ -17,13 +17,13 @@ WORDS = ["<pad>", "<eos>", "<unk>", *(str(digit) for digit in range(10)), "+", "
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a word."""
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))  # noqa: S106
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))  # noqa: S106 - a special token, no password
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        pad_token="<pad>",  # noqa: S106
-        eos_token="<eos>",  # noqa: S106
-        unk_token="<unk>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106 - a special token, no password
+        eos_token="<eos>",  # noqa: S106 - a special token, no password
+        unk_token="<unk>",  # noqa: S106 - a special token, no password
     )
 
 

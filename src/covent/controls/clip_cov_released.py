@@ -15,7 +15,7 @@ from covent.core.selection import random_tokens
 class ClipCovReleased(ClipCov):
     """Settings of Clip-Cov, and the micro-batch in which it chooses."""
 
-    type: Literal["clip_cov_released"] = "clip_cov_released"  # type: ignore[assignment]
+    type: Literal["clip_cov_released"] = "clip_cov_released"  # type: ignore[assignment]  # another name for the same settings
     responses_per_micro_batch: int = Field(default=8, ge=1)
     """Neighbouring rows of the optimizer batch that the selection sees at a time. The result depends on it."""
 

@@ -73,7 +73,7 @@ def _become_process_one() -> None:
 def _empty_root() -> None:
     """The root becomes an empty folder in memory that cannot be written to; nothing of the machine's files is left."""
     _mount(None, "/", None, _MS["rec"] | _MS["private"])
-    place = next((folder for folder in ("/tmp", "/var/tmp", "/mnt", "/dev/shm") if os.path.isdir(folder)), None)  # noqa: S108
+    place = next((folder for folder in ("/tmp", "/var/tmp", "/mnt", "/dev/shm") if os.path.isdir(folder)), None)  # noqa: S108 - only where a scratch mount is put
     if place is None:
         raise IsolationFailed("there is no folder such as /tmp to put the new root on")
     flags = _MS["nosuid"] | _MS["nodev"]

@@ -60,14 +60,14 @@ class _NoEntropy(GRPOTrainer):
 
 
 class _Gone(GRPOTrainer):
-    _calculate_rewards = None  # type: ignore[assignment]
+    _calculate_rewards = None  # type: ignore[assignment]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
     ("kind", "word"), [(_Renamed, "extra"), (_NoEntropy, "compute_entropy"), (_Gone, "_calculate_rewards")]
 )
 def test_a_changed_signature_is_refused_before_a_model_is_loaded(tmp_path: Path, kind: type, word: str) -> None:
-    class Ours(CoventMixin, kind):  # type: ignore[misc]
+    class Ours(CoventMixin, kind):  # type: ignore[misc]  # any trainer
         pass
 
     with pytest.raises(EngineError, match=word):

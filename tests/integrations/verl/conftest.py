@@ -9,4 +9,4 @@ os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "recipes.ver
 
 with warnings.catch_warnings(), contextlib.suppress(ModuleNotFoundError):
     warnings.simplefilter("ignore")
-    import verl.trainer.ppo.v1  # noqa: F401
+    import verl.trainer.ppo.v1  # noqa: F401 - imported for what it does

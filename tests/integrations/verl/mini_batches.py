@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import verl.trainer.ppo.v1  # noqa: F401
+import verl.trainer.ppo.v1  # noqa: F401 - imported for what it does
 from safetensors.torch import save_file
 from tensordict import TensorDict
 from torch.distributed.tensor import DTensor

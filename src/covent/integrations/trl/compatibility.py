@@ -99,7 +99,7 @@ def _method(trainer: type, name: str) -> Callable[..., Any]:
         raise EngineError(
             f"{trainer.__name__} has no method {name}, which covent hooks into. Use a tested TRL release."
         )
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # TRL has no types here
 
 
 def _parameters(method: Callable[..., Any]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ _KEPT_FAULTS = 20
 _KEPT_CHARS = 500
 
 
-class Recording(TrainerCallback):  # type: ignore[misc]
+class Recording(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
     """One run of one trainer, rollout after rollout. Every rank has one; they meet when rows are counted."""
 
     def __init__(self, settings: CoventConfig, trainer: Any) -> None:

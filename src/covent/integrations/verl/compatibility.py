@@ -85,4 +85,4 @@ def _found(place: str) -> Callable[..., Any] | None:
     thing: Any = import_module(module)
     for name in path.split("."):
         thing = getattr(thing, name, None)
-    return thing  # type: ignore[no-any-return]
+    return thing  # type: ignore[no-any-return]  # verl has no types

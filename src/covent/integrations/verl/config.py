@@ -9,7 +9,7 @@ from verl.workers.config import PolicyLossConfig
 
 
 @dataclass
-class CoventPolicyLossConfig(PolicyLossConfig):  # type: ignore[misc]
+class CoventPolicyLossConfig(PolicyLossConfig):  # type: ignore[misc]  # verl has no types
     """verl's settings of the policy loss and, under the same names, those of `covent.integrations.CoventConfig`."""
 
     scope: str = "window"

@@ -58,7 +58,7 @@ def clip_of(actor: Any) -> PPOClip:
 
 def _range(actor: Any) -> tuple[float, float]:
     low, high = (getattr(actor, name) for name in ("clip_ratio_low", "clip_ratio_high"))
-    return tuple(float(actor.clip_ratio if each is None else each) for each in (low, high))  # type: ignore[return-value]
+    return tuple(float(actor.clip_ratio if each is None else each) for each in (low, high))  # type: ignore[return-value]  # a pair
 
 
 def _clip_cov(actor: Any, released: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from covent.integrations.verl.worker import CoventWorker
 
 
 @register_trainer("covent")
-class CoventTrainer(PPOTrainerSync):  # type: ignore[misc]
+class CoventTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl has no types
     """verl's trainer of the mode `sync`, which measures and controls entropy over whole mini-batches."""
 
     def __init__(self, config: Any) -> None:
@@ -107,6 +107,6 @@ class CoventTrainer(PPOTrainerSync):  # type: ignore[misc]
     ) -> dict[str, float]:
         """verl's numbers of a validation, which the run folder gets too."""
         self.recording.evaluated(self.global_steps, sample_uids, reward_extra_infos_dict)
-        return super()._val_metrics_update(  # type: ignore[no-any-return]
+        return super()._val_metrics_update(  # type: ignore[no-any-return]  # verl has no types
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
         )

@@ -75,7 +75,7 @@ class Window:
 
         own = {name: getattr(self.columns, name) for name in _COLUMNS}
         kept = {name: None if column is None else cut(column) for name, column in own.items()}
-        return Columns(identity=type(self.columns.identity)(*map(cut, self.columns.identity)), **kept)  # type: ignore[arg-type]
+        return Columns(identity=type(self.columns.identity)(*map(cut, self.columns.identity)), **kept)  # type: ignore[arg-type]  # any tuple of columns
 
 
 _COLUMNS = ("mask", "advantages", "old_logprobs", "old_entropies", "sampler_logprobs", "reference_logprobs")

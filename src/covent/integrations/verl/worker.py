@@ -43,7 +43,7 @@ class Update:
     samples: list[Sample]
 
 
-class CoventTrainingWorker(TrainingWorker):  # type: ignore[misc]
+class CoventTrainingWorker(TrainingWorker):  # type: ignore[misc]  # verl has no types
     """verl's training worker that measures and controls entropy."""
 
     steering: Steering | None = None
@@ -160,7 +160,7 @@ class CoventTrainingWorker(TrainingWorker):  # type: ignore[misc]
             self.updates.append(Update(reading, grad_norm, lr, samples))
 
 
-class CoventWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+class CoventWorker(ActorRolloutRefWorker):  # type: ignore[misc]  # verl has no types
     """verl's worker of actor, rollout and reference, whose actor is covent's."""
 
     actor_worker_cls = CoventTrainingWorker
@@ -201,13 +201,13 @@ class CoventWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 def _present(data: Any) -> list[str]:
     """The columns that covent reads, of those that are there."""
     wanted = ("response_mask", "advantages", "old_log_probs", "entropy", "rollout_log_probs", "ref_log_prob")
-    missing = [name for name in (PROMPT, SAMPLE) if name not in data.keys()]  # noqa: SIM118
+    missing = [name for name in (PROMPT, SAMPLE) if name not in data.keys()]  # noqa: SIM118 - a TensorDict
     if missing:
         raise EngineError(
             f"A mini-batch of verl came without {' and '.join(missing)}, which covent's trainer adds. Set"
             " trainer.v1.trainer_mode=covent."
         )
-    return [*(name for name in wanted if name in data.keys()), PROMPT, SAMPLE]  # noqa: SIM118
+    return [*(name for name in wanted if name in data.keys()), PROMPT, SAMPLE]  # noqa: SIM118 - a TensorDict
 
 
 def _learning_rate(engine: Any) -> float:
