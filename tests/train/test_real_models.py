@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from covent.errors import ConfigError
 from covent.rollout import forward
 from covent.rollout.batch import Responses, score, state_logits
 from covent.rollout.sampler import sample
-from covent.train import setup
+from covent.train import adapters, setup
 from covent.train.config import ModelSettings
 from covent.train.forward_passes import TokenBudget, forward_passes
 from covent.train.model import LanguageModel, load_model, trained
@@ -215,6 +217,32 @@ def test_peft_reads_the_adapter(folder: Path, tmp_path: Path) -> None:
         found, _ = score(read.get_base_model(), responses)
     assert torch.allclose(found, truth, rtol=0, atol=CACHED_FORWARD)
     assert not torch.allclose(before, truth, rtol=0, atol=1000 * CACHED_FORWARD)
+
+
+class Backwards(set[str]):
+    """A set in another order, as another process with other hashes has it."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__(), reverse=True))
+
+
+def test_the_adapter_of_identical_runs_is_byte_identical(folder: Path, tmp_path: Path) -> None:
+    """The negative control: peft's own file depends on the order of a set."""
+    pytest.importorskip("peft", reason="needs the lora extra")
+    model = loaded(folder, lora_rank=2)
+    settings = model.network.peft_config["default"]
+    modules = settings.target_modules
+    assert len(modules) > 1
+    written: dict[str, set[bytes]] = {"covent": set(), "peft": set()}
+    for number, ordered in enumerate((sorted(modules), Backwards(modules))):
+        settings.target_modules = ordered
+        settings.save_pretrained(str(tmp_path / f"peft-{number}"))
+        adapters.save_adapter(model.network, tmp_path / f"covent-{number}")
+        for kind, found in written.items():
+            found.add((tmp_path / f"{kind}-{number}" / "adapter_config.json").read_bytes())
+        assert settings.target_modules is ordered, "the settings in use are left as they are"
+    assert [len(written[kind]) for kind in ("covent", "peft")] == [1, 2]
+    assert json.loads(written["covent"].pop())["target_modules"] == sorted(modules)
 
 
 @pytest.mark.parametrize("modules", ["no_such_layer", ["embed_tokens"]])

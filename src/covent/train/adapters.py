@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,14 +83,19 @@ def merged_weights(network: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def save_adapter(network: PreTrainedModel, folder: Path) -> None:
-    """The LoRA matrices alone, as peft saves them: for `PeftModel.from_pretrained`."""
+    """The LoRA matrices alone, as peft saves them for `PeftModel.from_pretrained`; the same ones give the same bytes."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir()
     found = get_peft_model_state_dict(network, adapter_name="default")
     own = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in found.items()}
     save_file(own, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    network.peft_config["default"].save_pretrained(str(folder))
+    settings = copy(network.peft_config["default"])
+    # peft would write a set in the order of its hashes, which is another one in each process.
+    for name, value in list(vars(settings).items()):
+        if isinstance(value, set):
+            setattr(settings, name, sorted(value))
+    settings.save_pretrained(str(folder))
 
 
 def _peft_settings(settings: ModelSettings) -> LoraConfig:
