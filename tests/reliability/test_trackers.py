@@ -1,4 +1,4 @@
-"""Trackers in trouble: the run does not notice, its rows are whole, and what a tracker lacks is sent once."""
+"""Trackers in trouble: the run does not notice, its rows are whole, and what a tracker lacks is sent afterwards."""
 
 from __future__ import annotations
 
@@ -211,6 +211,21 @@ def test_trouble_that_passes_is_made_up_for_while_the_run_goes_on(
     assert len(warnings) == 1 and "unable to open database" in warnings[0]
 
 
+def test_after_a_failure_within_a_batch_its_first_rows_come_twice(
+    whole: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Delivery is at least once: nobody knows what a tracker that failed has kept. Whole batches are not sent again."""
+    monkeypatch.setattr(unsent, "AT_ONCE", 4)
+    folder = shutil.copytree(whole, tmp_path / "run")
+    with fault("after 7", place):
+        assert main(["track", str(folder), "trackio"]) == 1
+    assert "a batch of rows that failed is sent again" in capsys.readouterr().err
+    begun = points(got(place)[5:])
+    assert len(begun) == 3
+    assert main(["track", str(folder), "trackio"]) == 0
+    assert points(got(place)) == sorted(expected(folder) + begun)
+
+
 def test_a_full_queue_is_bounded_and_nothing_is_lost(
     whole: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,3 +314,9 @@ def test_tensorboard_reads_the_numbers_back(whole: Path, tmp_path: Path) -> None
     assert [step for step, _ in seen] == [row.step for row in steps]
     assert [value for _, value in seen] == pytest.approx([row.entropy.value for row in steps])
     assert len(accumulator.Scalars("update/covariance/mean")) == len(read_run(folder).updates)
+    # What is sent twice is there twice: a step is not written over.
+    (folder / "trackers" / "tensorboard.json").unlink()
+    assert main(["track", str(folder), "tensorboard"]) == 0
+    again = EventAccumulator(str(folder / "trackers" / "tensorboard"))
+    again.Reload()
+    assert sorted(event.step for event in again.Scalars("rollout/entropy")) == sorted(2 * [step for step, _ in seen])

@@ -40,6 +40,6 @@ class Track:
             if isinstance(error, CoventError):
                 raise
             reason = f"{self.tracker}: {type(error).__name__}: {error}"
-            raise TrackerError(f"{reason}. Call again later: what it has is not sent twice.") from error
+            raise TrackerError(f"{reason}. Call again later: a batch of rows that failed is sent again.") from error
         output.say(f"{count} rows of {self.folder} sent to {self.tracker}" if count else f"{self.tracker} has them all")
         return Outcome({"run": str(self.folder), "tracker": self.tracker, "num_rows": count})

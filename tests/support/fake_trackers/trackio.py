@@ -31,6 +31,8 @@ def fail():
         os.abort()
     elif kind == "noise":
         print("x" * 10_000_000, flush=True)
+    elif kind == "after" and (HERE / "got.jsonl").read_text().count('"step"') == int(where):
+        raise RuntimeError(f"no more than {where} rows")
     elif kind == "slow":
         while fault() == "slow":
             time.sleep(0.05)
