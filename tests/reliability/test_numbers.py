@@ -225,7 +225,8 @@ def test_one_reward_too_large_is_left_out_named_and_counted(
     assert re.fullmatch(rf"reward {re.escape(str(bad))} of group \d+, sample \d+", fault.tensor)
     assert fault.step == STEP and (run.folder / str(fault.rollout)).exists()
     assert [row.step for row in run.steps if row.reward.value is None] == [STEP]
-    assert [row.step for row in run.steps if row.num_updates == 0] == [STEP]
+    assert [(row.step, row.num_not_applied) for row in run.steps if row.num_updates == 0] == [(STEP, 1)]
+    assert sum(row.num_not_applied for row in run.steps) == 1
     assert any("not applied" in note for note in run.notes)
 
 

@@ -123,7 +123,7 @@ class StepRow(Row):
     """Largest |learner log-prob - sampler log-prob| over kept tokens, nats: the parity check of the two code paths.
     None in a step of the embedded trainer that kept no group: the learner then reads nothing of the rollout."""
     num_not_applied: int = 0
-    """Optimizer steps of this rollout that were not applied, see FaultRow."""
+    """Optimizer steps of this rollout that were not applied, see FaultRow; 1 for a rollout left out for a reward."""
     seconds: SecondsByPhase
     """Wall time by phase: rollout, measure, update, probe, evaluate."""
 

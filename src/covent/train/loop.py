@@ -286,11 +286,12 @@ class Loop:
     def _step_row(self, step: int, pending: Pending, seconds: dict[str, float]) -> StepRow:
         rollout = pending.rollout
         shared = {name: getattr(rollout, name) for name in StepRow.model_fields if hasattr(rollout, name)}
+        # Where a reward is bad, the whole rollout is left out, before there are optimizer batches.
         skipped = self.state.at.num_not_applied
         return StepRow(
             step=step,
             num_updates=self.state.at.num_updates - pending.first_update - skipped,
-            num_not_applied=skipped,
+            num_not_applied=skipped + bool(rollout.bad_reward),
             sampler_gap=pending.gap,
             seconds=seconds,
             **shared,
