@@ -262,9 +262,28 @@ def test_ctrl_c_ends_it_and_keeps_what_was_judged(
     monkeypatch.setattr(stopping, "poll", counted)
     words = ["eval", str(model), str(data), SHORT, "responses_per_forward=16", "--out", str(out), "--json"]
     assert main(words) == 130
-    assert facts(capsys)["message"] == "interrupted"
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["message"] == "interrupted"
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert 0 < len(rows) < 480 and len(rows) % 16 == 0
+    assert f"holds {len(rows)} responses; those of the batch that was at work are lost" in printed.err
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.01, 1), (0.02, 0)])
+def test_what_a_failing_verifier_judged_is_kept(
+    allowed: float, code: int, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 errors in 24 responses, which count as 100; the negative control allows them."""
+    function, out = tmp_path / "rewards.py", tmp_path / "out.jsonl"
+    function.write_text("def two(completions, **columns):\n    return ['text'] * 2 + [1.0] * (len(completions) - 2)\n")
+    data = json_lines(tmp_path / "rows.jsonl", trl_rows(SEVEN[:24]))
+    own = ["samples_per_prompt=1", f"reward.function={function}:two", f"verifier.max_error_frac={allowed}"]
+    assert main(["eval", str(model), str(data), SHORT, *own, "--out", str(out)]) == code
+    said = capsys.readouterr().err
+    assert ("(2 of the newest 24; verifier.max_error_frac = 0.01 allows 1 of 100)" in said) == bool(code)
+    assert "learnt" not in said
+    verdicts = Counter(json.loads(line)["verdict"] for line in out.read_text().splitlines())
+    assert verdicts == {"error": 2, "right": 22}
 
 
 def test_the_same_seed_samples_the_same_and_company_does_not_matter(

@@ -30,7 +30,8 @@ class Eval:
     """For example samples_per_prompt=8 temperature=0.6 max_response_tokens=1024 task.verifier=math; all of them are
     explained in ScoringSettings of covent.train.config."""
     out: Annotated[Path | None, option("FILE")] = None
-    """Write every response with its verdict to this file, one JSON line each."""
+    """Write every response with its verdict to this file, one JSON line each, after each batch of
+    responses_per_forward responses."""
     skip_bad: bool = False
     """Leave out rows of the data that cannot be used, as task.skip_bad=true."""
     json: bool = False

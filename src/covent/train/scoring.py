@@ -47,12 +47,12 @@ def score_model(
 
     Args:
       model_path: folder of a model, or of a run, whose final model is meant.
-      out: a new file for every response with its verdict, one JSON line each; written as they are judged.
+      out: a new file for every response with its verdict, one JSON line each; written batch by batch.
       progress: called with (phase, problems done, problems in all).
       warn: called with what a person should know.
     Raises:
       CoventError: the model, the data or a setting cannot be used; too many responses cannot be judged.
-      Stopped: a signal asked for it; `out` holds what was done.
+      Stopped: a signal asked for it; `out` holds the batches that were judged.
     """
     make_deterministic(settings.threads, device_of(settings.device))
     task = make_task(settings.task, settings.seed, settings.verifier, settings.reward, for_training=False)
@@ -66,9 +66,14 @@ def score_model(
     check_prompts(model, task, settings.max_response_tokens, setting="max_response_tokens")
     with contextlib.closing(data), _lines(out) as write:
         found = _Found(settings, model, task, write)
-        for done, batch in _batches(settings, problems):
-            progress("problems", done, len(problems))
-            found.take(batch)
+        try:
+            for done, batch in _batches(settings, problems):
+                progress("problems", done, len(problems))
+                found.take(batch)
+        except stopping.Stopped:
+            if out is not None:
+                warn(f"{out} holds {found.num_written} responses; those of the batch that was at work are lost.")
+            raise
         progress("problems", len(problems), len(problems))
     return found.scores()
 
@@ -132,6 +137,7 @@ class _Found:
     task: Task
     write: Callable[[dict[str, Any]], None]
     by_source: dict[str, _Source] = field(default_factory=dict)
+    num_written: int = 0
 
     def __post_init__(self) -> None:
         self._watch = ErrorWatch(self.settings.verifier.max_error_frac)
@@ -149,7 +155,6 @@ class _Found:
         )
         answers = answers_of(self.model, responses, dict(batch))
         judgements = self.task.judge(answers, stopping.poll)
-        self._watch.see(judgements, f"the problems from {batch[0][1].place} on")
         source = self.by_source.setdefault(name, _Source())
         entropy = response_entropy(responses, policy=self.model.entropies_of)
         source.entropy = entropy if source.entropy is None else source.entropy + entropy
@@ -161,6 +166,8 @@ class _Found:
             texts = [answer.text for answer in answers[rows]]
             source.results.append(self._result(source, texts, judgements[rows]))
             self._keep(problem, texts, judgements[rows], responses.truncated[rows].tolist())
+        # Last: whoever mends the verifier can look at what it did.
+        self._watch.see(judgements, f"the problems from {batch[0][1].place} on")
 
     def _result(self, source: _Source, texts: Sequence[str], judgements: Sequence[Judgement]) -> ProblemResult:
         judged = [pair for pair in zip(texts, judgements, strict=True) if pair[1].verdict.is_judged]
@@ -186,6 +193,7 @@ class _Found:
                     "truncated": truncated,
                 }
             )
+            self.num_written += 1
 
     def scores(self) -> Scores:
         """Of everything so far."""

@@ -38,12 +38,13 @@ class ErrorWatch:
         while sum(count for _, count in self._batches[1:]) >= WINDOW:
             del self._batches[0]
         num_errors = sum(count for count, _ in self._batches)
-        num_seen = max(WINDOW, sum(count for _, count in self._batches))
-        if errors and num_errors > self._limit * num_seen:
+        num_seen = sum(count for _, count in self._batches)
+        allowed = self._limit * max(WINDOW, num_seen)
+        if errors and num_errors > allowed:
             reasons = list(dict.fromkeys(judgement.reason for judgement in errors))[:3]
             raise VerifierError(
                 f"In {what}, {len(errors)} of {len(judgements)} responses could not be judged"
-                f" ({num_errors / num_seen:.1%} of the newest {num_seen}; verifier.max_error_frac allows"
-                f" {self._limit:.1%}): {'; '.join(reasons)}. Nothing was learnt from them."
+                f" ({num_errors} of the newest {num_seen}; verifier.max_error_frac = {self._limit:g} allows"
+                f" {int(allowed)} of {max(WINDOW, num_seen)}): {'; '.join(reasons)}."
                 " Mend the verifier, or raise verifier.max_error_frac."
             )
