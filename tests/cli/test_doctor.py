@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +40,30 @@ def test_what_is_missing_is_named_with_its_remedy(
     (row,) = [row for row in printed.splitlines() if row.startswith("torch ")]
     assert row.endswith("not installed (pip install 'covent[train]')")
     assert "torch_threads" not in printed
+
+
+class NoDriver(Exception):
+    """As pynvml.NVMLError where there is no driver."""
+
+    def __str__(self) -> str:
+        return "NVML Shared Library Not Found"
+
+
+def _no_driver() -> None:
+    raise NoDriver
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        (None, "unknown (nvidia-ml-py is not installed)"),
+        (SimpleNamespace(NVMLError=NoDriver, nvmlInit=_no_driver), "none (NVML Shared Library Not Found)"),
+    ],
+)
+def test_why_no_gpu_is_seen(library: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch, the rest of the extra that brings nvidia-ml-py, is installed here."""
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert doctor._machine()["gpu"] == said
 
 
 def test_a_problem_ends_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,11 +86,11 @@ def _gpu() -> str:
     try:
         import pynvml
     except ModuleNotFoundError:
-        return "unknown (the train extra is not installed)"
+        return "unknown (nvidia-ml-py is not installed)"
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return "none"
+    except pynvml.NVMLError as error:
+        return f"none ({error})"
     try:
         device = pynvml.nvmlDeviceGetHandleByIndex(0)
         memory_gb = pynvml.nvmlDeviceGetMemoryInfo(device).total / 1e9
