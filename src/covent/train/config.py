@@ -303,7 +303,7 @@ class ScoringSettings(_Settings):
     verifier: VerifierSettings = VerifierSettings()
     """Limits of the children that judge, and how many errors stop the evaluation."""
     reward: RewardSettings = RewardSettings()
-    """A reward function of your own; a response with a reward above 0 is right."""
+    """A reward function of your own; `reward.right_at` says from which score on a response is right."""
 
     def sampling(self, source: str) -> tuple[int, float]:
         """(samples, temperature) of a source."""

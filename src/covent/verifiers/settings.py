@@ -24,7 +24,7 @@ class VerifierSettings(_Settings):
     """The run stops when more than this share of responses could not be judged: verdict `error`. It is taken over the
     newest steps that together have at least 100 responses."""
     max_program_processes: Annotated[int, Field(ge=1)] = 1
-    """Processes and threads a program may have, itself included."""
+    """Processes and threads a program may have, itself included; one more where its tests are not written in Python."""
     scratch_mb: int = Field(default=16, ge=1)
     """Size of the folder a program may write to; it is in memory, and gone when the program ends."""
     modules: tuple[str, ...] = ()
@@ -45,6 +45,7 @@ class RewardSettings(_Settings):
     `verl`: `fn(data_source, solution_str, ground_truth, extra_info) -> float or dict`, once for each. `auto`: by the
     names of its parameters."""
     right_at: float = 1.0
-    """A score of at least this counts as right in evaluations; training uses the score itself."""
+    """A score of at least this counts as right in evaluations, unless `acc` of verl's form says whether it is. Training
+    uses the score itself."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Wall time of one call."""
