@@ -83,7 +83,7 @@ def merged_weights(network: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def save_adapter(network: PreTrainedModel, folder: Path) -> None:
-    """The LoRA matrices alone, as peft saves them for `PeftModel.from_pretrained`; the same ones give the same bytes."""
+    """The LoRA matrices alone, as peft saves them for `PeftModel.from_pretrained`; the same give the same bytes."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir()
