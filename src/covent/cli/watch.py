@@ -91,9 +91,9 @@ class _Page:
         """The page as the folders are now; a row that is half written is waited for."""
         from covent.errors import StoreError
         from covent.report.page import write_report
-        from covent.store.reader import read_run
+        from covent.store.salvage import salvaged_run
 
         try:
-            write_report([read_run(folder) for folder in self._folders], self.path, reload_s=reload_s)
+            write_report([salvaged_run(folder) for folder in self._folders], self.path, reload_s=reload_s)
         except StoreError as error:
             self._output.warn(f"The page was not rewritten: {error}")

@@ -69,7 +69,7 @@ def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries
     points = law_series(run, source, window)
     if not len(points):
         raise LogError(f"{run.folder} holds no point of the law: {_why_no_points(run, source, points.window)}")
-    warnings = list(run.notes)
+    warnings = run.remarks
     if source == "training" and not len(law_series(run, "validation", window)):
         warnings.append("No validation accuracy meets a whole block of steps, so R is the training reward.")
     first = next(row.entropy for row in run.steps if row.entropy.value is not None)

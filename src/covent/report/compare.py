@@ -37,7 +37,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """One legend label for each run, unique: the name alone where it is, else with the seed, else with the folder."""
     ways = [
         [run.name for run in runs],
-        [f"{run.name} · seed {run.header.seed}" for run in runs],
+        [run.name if run.seed is None else f"{run.name} · seed {run.seed}" for run in runs],
         [f"{run.name} · {run.folder.name}" for run in runs],
         [f"{run.name} · {run.folder.name} ({number})" for number, run in enumerate(runs, start=1)],
     ]
@@ -58,12 +58,12 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     named = list(zip(labels(runs), runs, strict=True))
     bases: dict[int, tuple[str, Run]] = {}
     for label, run in named:
-        if method(run) == wanted:
-            bases.setdefault(run.header.seed, (label, run))
+        if method(run) == wanted and run.seed is not None:
+            bases.setdefault(run.seed, (label, run))
     found = []
     for label, run in named:
-        if method(run) != wanted and run.header.seed in bases:
-            comparison = _comparison(label, run, *bases[run.header.seed])
+        if method(run) != wanted and run.seed in bases:
+            comparison = _comparison(label, run, *bases[run.seed])
             if comparison is not None:
                 found.append(comparison)
     return found

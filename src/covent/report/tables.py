@@ -342,13 +342,15 @@ def _cost(summary: RunSummary) -> list[Reading]:
         Reading(
             "steps",
             f"{summary.num_steps} rollout, {summary.num_updates} optimizer",
-            f"{counted(summary.status.num_steps, 'rollout step')} were asked for." + _updates_meaning(summary),
+            f"{counted(summary.status.num_steps, 'rollout step')} were asked for.{_updates_meaning(summary)}",
         ),
     ]
 
 
 def _updates_meaning(summary: RunSummary) -> str:
-    planned = summary.num_updates_planned
-    if planned is None or summary.num_updates >= planned:
+    recorded, made, planned = summary.num_updates, summary.num_updates_made, summary.num_updates_planned
+    if recorded < made:
+        return f" {made} optimizer steps were made; the rows of the others are missing."
+    if planned is None or made >= planned:
         return ""
     return f" {planned} optimizer steps were planned; a rollout with few groups of mixed rewards gives fewer."

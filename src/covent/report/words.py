@@ -20,7 +20,6 @@ from covent.report.accuracy import AccuracyChange, Difference
 from covent.report.agreement import TREND_WINDOW
 from covent.report.compare import Comparison
 from covent.report.summary import (
-    ControlSummary,
     EntropySummary,
     LawSummary,
     ProbeSummary,
@@ -129,8 +128,8 @@ def _clearly(name: str, value: Difference) -> str:
 
 def findings(summary: RunSummary) -> list[Finding]:
     """What happened in one run, in the order in which a reader asks."""
-    found = [_ended(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
-    found += [_law(summary.main_law), _forecast(summary.main_law), _control(summary.control)]
+    found = [_ended(summary), _missing(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
+    found += [_law(summary.main_law), _forecast(summary.main_law), _control(summary)]
     found += [_accounted(summary), _predicted(summary.probe), _advice(summary)]
     return [finding for finding in found if finding is not None]
 
@@ -186,6 +185,14 @@ def _ended(summary: RunSummary) -> Finding | None:
         f"The run {how}{why} after {summary.num_steps} of {status.num_steps} rollout steps; all here is about those.",
         "caution",
     )
+
+
+def _missing(summary: RunSummary) -> Finding | None:
+    sentences = [sentence for found in summary.gaps.values() for sentence in found]
+    if not sentences:
+        return None
+    sentences.append("Counts and means on this page are of the rows that are there.")
+    return Finding("Rows are missing", " ".join(sentences), "caution")
 
 
 def _entropy(summary: RunSummary) -> Finding | None:
@@ -297,7 +304,8 @@ def _missed(error: float) -> str:
     return "right to 0.1 points" if float(size) == 0 else f"{size} points too {'high' if error > 0 else 'low'}"
 
 
-def _control(control: ControlSummary | None) -> Finding | None:
+def _control(summary: RunSummary) -> Finding | None:
+    control = summary.control
     if control is None:
         return None
     if control.asked_frac is None:
@@ -305,7 +313,7 @@ def _control(control: ControlSummary | None) -> Finding | None:
     text = (
         f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
         f" {n.share(control.realised_frac)} ({counted(control.num_selected, 'token')} in"
-        f" {counted(control.num_updates, 'update')})."
+        f" {counted(control.num_updates, 'update')}{_not_all(summary)})."
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
@@ -315,6 +323,11 @@ def _control(control: ControlSummary | None) -> Finding | None:
     for note, count in control.notes.items():
         text += f" Its note in {count} of {control.num_updates} updates: “{note}”"
     return Finding("Control", text, "caution" if control.took_all_frac > MOSTLY else "plain")
+
+
+def _not_all(summary: RunSummary) -> str:
+    made = summary.num_updates_made
+    return f", of {made} made: the rest is missing" if summary.num_updates < made else ""
 
 
 def _accounted(summary: RunSummary) -> Finding | None:
@@ -329,7 +342,7 @@ def _accounted(summary: RunSummary) -> Finding | None:
     text = (
         f"On {probe.num_states} fixed probe states, Lemma 1 {'accounts' if good else 'does not account'} for the change"
         f" of entropy step by step: correlation {n.fixed(whole.correlation, 3)}, slope {n.fixed(whole.slope)} over"
-        f" {whole.num_points} optimizer steps{_fewer_updates(summary)}. In all it gives {n.nats(accounted)}, observed"
+        f" {whole.num_points} optimizer steps{fewer_updates(summary)}. In all it gives {n.nats(accounted)}, observed"
         f" were {n.plain(probe.observed)}."
     )
     if probe.one_sided_frac is not None and probe.one_sided_frac >= ONE_SIDED:
@@ -340,9 +353,12 @@ def _accounted(summary: RunSummary) -> Finding | None:
     return Finding("Explained", text, "good" if good else "caution")
 
 
-def _fewer_updates(summary: RunSummary) -> str:
-    planned = summary.num_updates_planned
-    if planned is None or summary.num_updates >= planned:
+def fewer_updates(summary: RunSummary) -> str:
+    """Why fewer optimizer steps are recorded than one would think: rows are missing, or fewer were made."""
+    recorded, made, planned = summary.num_updates, summary.num_updates_made, summary.num_updates_planned
+    if recorded < made:
+        return f" (of {made} made: the rows of the others are missing)"
+    if planned is None or made >= planned:
         return ""
     return f" (of {planned} planned: a rollout with few groups of mixed rewards gives fewer)"
 
