@@ -72,6 +72,9 @@ class WatchedRun(LiveRun):
             "covariance_tail": sum(tails) / len(tails) if tails else None,
             "selected_frac": selected / tokens if tokens else None,
             "seconds_left": self._seconds_left(),
+            "num_damaged": sum(
+                tail.num_damaged for tail in (self.steps, self.evaluations, self.updates, self.forecasts)
+            ),
         }
 
     def _seconds_left(self) -> float | None:
@@ -108,6 +111,8 @@ def watch_table(runs: Sequence[WatchedRun]) -> Table:
         "tokens selected": [n.share(fact["selected_frac"]) for fact in known],
         "time left": [n.MISSING if fact["seconds_left"] is None else n.minutes(fact["seconds_left"]) for fact in known],
     }
+    if any(fact["num_damaged"] for fact in known):
+        rows["lines not readable"] = [str(fact["num_damaged"]) for fact in known]
     for name, cells in rows.items():
         table.add_row(name, *cells)
     return table
