@@ -79,7 +79,7 @@ def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries
         source=run.folder,
         format="covent run folder",
         kind=source,
-        accuracy_metric=_accuracy_name(run) if source == "validation" else "training reward",
+        accuracy_metric=accuracy_name(run) if source == "validation" else "training reward",
         entropy_metric="entropy",
         definition=EntropyDefinition(
             estimator=first.estimator,
@@ -141,7 +141,8 @@ def _why_no_points(run: Run, source: Source, window: int) -> str:
     return f"no block of {window} rollout steps is complete."
 
 
-def _accuracy_name(run: Run) -> str:
+def accuracy_name(run: Run) -> str:
+    """What the validation of a run measured."""
     sizes = {row.num_samples for row in run.evaluations if row.split == "validation"}
     return f"validation avg@{sizes.pop()}" if len(sizes) == 1 else "validation avg@k"
 

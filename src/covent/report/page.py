@@ -32,9 +32,11 @@ from covent.logs.series import LogSeries
 from covent.report import numbers as n
 from covent.report.chart import FAINT, INK, MUTED, Chart
 from covent.report.compare import comparisons
+from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
-from covent.report.methods import methods
+from covent.report.methods import methods, repeated
 from covent.report.sections import missing_rows, sections
+from covent.report.settings import differing, flat, nested, scalar
 from covent.report.subject import Subject, subjects
 from covent.report.summary import RunSummary
 from covent.report.tables import glance, glance_notes, readings
@@ -161,7 +163,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         else (None if each.told is None else 1 - each.told.entropy_spent_frac)
         for each in shown
     ]
-    kinds = [each.label if each.summary is None else each.summary.method for each in shown]
+    kinds = [each.experiment for each in shown]
     over = methods(shown)
     columns, rows = glance(names, summaries)
     told = [each.told for each in shown if each.run is None and each.told is not None]
@@ -177,7 +179,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         "verdict": verdict_of_ratios([each.label for each in shown], ratios, kinds),
         "methods": over,
         "headline": lead,
-        "banners": [*map(isolated, left_out), *_banners(names, summaries)],
+        "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
         "verdicts": [(each.style, answers(each)) for each in shown],
         "glance_columns": columns,
         "glance": rows if len(shown) > 1 or folders else [],
@@ -193,7 +195,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
             )
             for each in shown
         ],
-        "against": comparison_findings(found, summaries),
+        "against": comparison_findings(found, summaries, [each.experiment for each in shown if each.run is not None]),
         "numbers": [(each.style, readings(each.summary)) for each in shown if each.summary is not None],
     }
 
@@ -287,6 +289,12 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
     return lines
 
 
+def _twice(shown: Sequence[Subject]) -> list[Markup]:
+    """Copies of one run: they are shown, and counted once."""
+    sentences = [sentence for group in repeated(shown) for sentence in group.left_out if sentence.endswith(SAME)]
+    return [isolated(f"{sentence}: counted once.") for sentence in sentences]
+
+
 def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """What produced each run: rows of a table with one column a run."""
     versions = sorted({name for run in runs for name in run.header.versions})
@@ -309,39 +317,11 @@ def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def _settings(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[str]]]]:
     """Settings that all runs share, as YAML, and those that differ, one row a setting and one column a run."""
-    flat = [_flat(run.header.config) for run in runs]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    same = {key: flat[0][key] for key in keys if all(key in s and s[key] == flat[0][key] for s in flat)}
-    shared = yaml.safe_dump(_nested(same), sort_keys=False, allow_unicode=True) if same else ""
-    differing = [(".".join(key), [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
-    return shared, differing
-
-
-def _flat(config: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Settings by path; a path is no text with dots, since a name may hold one."""
-    found: dict[tuple[str, ...], Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found |= _flat(value, (*above, key))
-        else:
-            found[(*above, key)] = value
-    return found
-
-
-def _nested(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for (*parents, leaf), value in flat.items():
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[leaf] = value
-    return tree
-
-
-def _scalar(value: object) -> str:
-    return (
-        n.MISSING if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    )
+    settings = [flat(run.header.config) for run in runs]
+    other = differing(settings)
+    same = {path: value for path, value in settings[0].items() if path not in other}
+    shared = yaml.safe_dump(nested(same), sort_keys=False, allow_unicode=True) if same else ""
+    return shared, [(".".join(path), [scalar(each.get(path)) for each in settings]) for path in other]
 
 
 def _asset(name: str) -> str:

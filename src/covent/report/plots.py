@@ -8,9 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from covent.logs.run_folder import END_STEPS, entropies
+from covent.logs.run_folder import END_STEPS, accuracy_name, entropies
 from covent.report.accuracy import accuracy_changes
-from covent.report.chart import FAINT, MUTED, OKABE_ITO, Cell, Chart, Style, Table, dots, figure, line, stacked, table
+from covent.report.chart import (
+    FAINT,
+    MUTED,
+    OKABE_ITO,
+    Cell,
+    Chart,
+    Style,
+    Table,
+    dots,
+    figure,
+    line,
+    share_axis,
+    stacked,
+    table,
+)
 from covent.report.subject import Subject
 from covent.store.reader import Run
 from covent.store.schema import Estimate
@@ -45,7 +59,7 @@ def course(subject: Subject) -> Course:
         entropies(run),
         ([step for step, _ in known], [value for _, value in known]),
         ([row.step for row in rows], [row.avg.value for row in rows]),
-        "validation avg@k",
+        accuracy_name(run),
     )
 
 
@@ -81,7 +95,9 @@ def entropy_chart(subjects: Sequence[Subject]) -> Chart | None:
 def accuracy_chart(subjects: Sequence[Subject]) -> Chart | None:
     """Validation accuracy against step, with the training reward behind it."""
     chart, parts, ends = figure("rollout step"), [], []
-    for each in map(course, subjects):
+    courses = [course(subject) for subject in subjects]
+    tested = any(each.accuracy[0] for each in courses)
+    for each in courses:
         style, (at, values), (steps, rewards) = each.style, each.accuracy, each.reward
         smooth = dict(zip(steps, running_mean(rewards), strict=True))
         if steps:
@@ -94,20 +110,23 @@ def accuracy_chart(subjects: Sequence[Subject]) -> Chart | None:
             chart.add_trace(trace)
         both = sorted({*steps, *at})
         known = dict(zip(at, values, strict=True))
-        columns = ["step", f"training reward, {END_STEPS}-step mean", "accuracy"]
-        parts.append((style.label, table(columns, both, [smooth.get(s) for s in both], [known.get(s) for s in both])))
+        columns = ["step", f"training reward, {END_STEPS}-step mean", *(["accuracy"] if tested else [])]
+        cells = [[smooth.get(s) for s in both], *([[known.get(s) for s in both]] if tested else [])]
+        parts.append((style.label, table(columns, both, *cells)))
         ends += both[-1:]
     if not ends:
         return None
-    chart.update_yaxes(tickformat=".2~%")
+    share_axis(chart, [cell for _, part in parts for row in part.rows for cell in row[1:]])
     # Markers at step 0 would make the axis begin below it.
     chart.update_xaxes(range=[-0.01 * max(ends) - 0.5, max(ends) + 0.01 * max(ends) + 0.5])
     return Chart(
         anchor="accuracy",
-        title="Accuracy",
-        y_label="share right",
+        title="Accuracy" if tested else "Training reward",
+        y_label="share right" if tested else "mean reward",
         caption="Strong, with markers: accuracy on problems that no training prompt repeats, or what the log calls so."
-        f" Faint: the training reward, mean of the {END_STEPS} steps up to it.",
+        f" Faint: the training reward, mean of the {END_STEPS} steps up to it."
+        if tested
+        else f"The mean of the {END_STEPS} steps up to each one. No accuracy on other problems was recorded.",
         figure=chart,
         table=stacked(parts),
         links="x",

@@ -45,6 +45,9 @@ MOSTLY = 0.5
 PREDICTS = 0.3
 """Correlation below which a prediction is said not to predict."""
 
+MOST_SETTINGS = 4
+"""Settings that are named where runs differ in more than their control."""
+
 Tone = Literal["plain", "good", "caution"]
 
 
@@ -88,7 +91,8 @@ def _together(names: Sequence[str], methods: Mapping[str, str]) -> list[str]:
         kind = methods[name]
         members = [label for label, method in methods.items() if method == kind]
         whole = len(members) > 1 and all(label in names for label in members)
-        found[f"all {len(members)} runs of {kind}" if whole else name] = None
+        how_many = "both" if len(members) == 2 else f"all {len(members)}"
+        found[f"{how_many} runs of {kind}" if whole else name] = None
     return list(found)
 
 
@@ -108,6 +112,7 @@ def _lead(comparison: Comparison) -> str:
     """A run against its baseline: entropy, then the clear differences in accuracy before those that are not."""
     text = f"{comparison.label} ends with {n.times(_ratio(*comparison.end_entropy))} the entropy of"
     text += f" {comparison.baseline}."
+    text += " They differ in more than the control." if comparison.other_settings else ""
     told = sorted(_told(comparison), key=lambda item: not item[1].shown)
     if not told:
         return text
@@ -142,10 +147,12 @@ def log_findings(told: Explanation) -> list[Finding]:
     return [*found, next_step, *warned]
 
 
-def comparison_findings(found: Sequence[Comparison], summaries: Sequence[RunSummary]) -> list[Finding]:
-    """What the runs say against each other, and how far that carries."""
+def comparison_findings(
+    found: Sequence[Comparison], summaries: Sequence[RunSummary], kinds: Sequence[str]
+) -> list[Finding]:
+    """What the runs say against each other, and how far that carries; `kinds` are the experiments of the runs."""
     lines = [_against(comparison) for comparison in found]
-    seeds = _seeds(summaries, compared=bool(found)) if len(summaries) > 1 else None
+    seeds = _seeds(summaries, kinds, compared=bool(found)) if len(summaries) > 1 else None
     return lines if seeds is None else [*lines, seeds]
 
 
@@ -309,7 +316,7 @@ def _control(summary: RunSummary) -> Finding | None:
     if control is None:
         return None
     if control.asked_frac is None:
-        return Finding("Control", f"{control.name} selects no tokens: entropy was left to itself.")
+        return Finding("Control", f"The control {control.name} selects no tokens: entropy was left to itself.")
     text = (
         f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
         f" {n.share(control.realised_frac)} ({counted(control.num_selected, 'token')} in"
@@ -401,14 +408,18 @@ def _against(comparison: Comparison) -> Finding:
         text += f" {measure} on the test problems: {n.difference(value)}{verdict}."
     if comparison.common_start is False:
         text += " The two runs did not start from the same weights."
+    if comparison.other_settings:
+        some = ", ".join(comparison.other_settings[:MOST_SETTINGS])
+        more = len(comparison.other_settings) - MOST_SETTINGS
+        text += f" Besides the control they differ in {some}{f' and {more} more settings' if more > 0 else ''}, so the"
+        text += " control alone does not explain this."
     return Finding(f"{comparison.label} against {comparison.baseline}", text)
 
 
-def _seeds(summaries: Sequence[RunSummary], *, compared: bool) -> Finding | None:
+def _seeds(summaries: Sequence[RunSummary], kinds: Sequence[str], *, compared: bool) -> Finding | None:
     """How much the runs on this page can carry; nothing where one seed of one method is compared with nothing."""
-    counts = {
-        method: len({s.seed for s in summaries if s.method == method}) for method in (s.method for s in summaries)
-    }
+    known = list(zip(summaries, kinds, strict=True))
+    counts = {kind: len({s.seed for s, other in known if other == kind}) for kind in kinds}
     if max(counts.values()) == 1 and not compared:
         return None
     if max(counts.values()) == 1:
@@ -417,16 +428,17 @@ def _seeds(summaries: Sequence[RunSummary], *, compared: bool) -> Finding | None
             " another seed any of these differences may change size or sign."
         )
         return Finding("How far this carries", text, "caution")
-    seeds = ", ".join(f"{method} {count}" for method, count in counts.items())
-    text = f"Seeds: {seeds}. Compare within a seed first; {_spread(summaries, max(counts, key=lambda m: counts[m]))}"
-    return Finding("How far this carries", text)
+    seeds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    widest = max(counts, key=lambda kind: counts[kind])
+    text = f"Seeds: {seeds}. Compare within a seed first; "
+    return Finding("How far this carries", text + _spread([s for s, kind in known if kind == widest], widest))
 
 
-def _spread(summaries: Sequence[RunSummary], method: str) -> str:
-    ends = [s.entropy.last for s in summaries if s.method == method and s.entropy is not None]
+def _spread(summaries: Sequence[RunSummary], kind: str) -> str:
+    ends = [s.entropy.last for s in summaries if s.entropy is not None]
     if not ends:
         return "no entropy was recorded."
-    return f"over the seeds of {method} alone the final entropy runs from {n.plain(min(ends))} to {n.nats(max(ends))}."
+    return f"over the seeds of {kind} alone the final entropy runs from {n.plain(min(ends))} to {n.nats(max(ends))}."
 
 
 def _ratio(mine: float, theirs: float) -> float | None:
