@@ -142,7 +142,7 @@ def test_a_run_has_one_name_everywhere(tmp_path: Path) -> None:
     """The demo calls its runs by their method, and GRPO's control is the PPO clip."""
     runs = [run_of(tmp_path / str(s), seed=s, name="grpo", control={"type": "ppo_clip"}) for s in range(2)]
     text = re.sub(r"<script.*?</script>", "", page(runs), flags=re.DOTALL)
-    assert "both runs of grpo" in text and "grpo over 2 runs" in text and "Seeds: grpo 2." in text
+    assert "both runs of grpo" in text and ", 2 runs" in text and "Seeds: grpo 2." in text
     # As a control, and as nothing else, it has the name of its settings.
     told = re.findall(r".{30}ppo_clip", text)
     assert all("control" in words or "type" in words for words in told)

@@ -83,7 +83,7 @@ def test_the_curves_are_the_rows(parts: Parts, runs: dict[str, Run]) -> None:
     assert close(trace(parts, "curves-1", "clip_cov")["y"], smooth)
     assert not close(trace(parts, "curves-1", "clip_cov")["y"], entropies)
     validation = [row for row in rows(runs["clip_cov"], "evaluations") if row["split"] == "validation"]
-    drawn = trace(parts, "curves-2", "clip_cov, validation avg@k")
+    drawn = trace(parts, "curves-2", "clip_cov, validation avg@4")
     assert drawn["x"] == [row["step"] for row in validation]
     assert close(drawn["y"], [sum(row["num_right"]) / (128 * row["num_samples"]) for row in validation])
 

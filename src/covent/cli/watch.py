@@ -61,11 +61,13 @@ class Watch:
                         page.follow(watched)
                     time.sleep(_LOOKS_S)
         except KeyboardInterrupt:
-            output.say("no longer watching; the runs go on")
+            output.say("", "no longer watching; the runs go on")
+        # Where no terminal is watching, the live table ends without a newline.
+        output.say("")
         if page is not None:
             page.write(reload_s=None)
             if page.path.exists():
-                output.say(f"report: {page.path}")
+                output.say(f"\nreport: {page.path}")
         return Outcome({"runs": [run.facts() for run in watched]})
 
 

@@ -35,6 +35,7 @@ from covent.report.compare import comparisons
 from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
 from covent.report.methods import methods, repeated
+from covent.report.phases import Fate, fate, fate_of
 from covent.report.sections import missing_rows, sections
 from covent.report.settings import differing, flat, nested, scalar
 from covent.report.subject import Subject, subjects
@@ -42,7 +43,7 @@ from covent.report.summary import RunSummary
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.tokens import compressed, packed_rollouts
 from covent.report.verdicts import answers
-from covent.report.words import comparison_findings, findings, headline, log_findings, verdict_of_ratios
+from covent.report.words import comparison_findings, findings, headline, log_findings, verdict
 from covent.store.coverage import is_own
 from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
@@ -157,12 +158,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     ]
     names, runs, summaries = [row[0] for row in folders], [row[1] for row in folders], [row[2] for row in folders]
     found = comparisons(runs)
-    ratios = [
-        (each.summary.entropy.ratio if each.summary.entropy else None)
-        if each.summary is not None
-        else (None if each.told is None else 1 - each.told.entropy_spent_frac)
-        for each in shown
-    ]
+    fates = [_fate(each) for each in shown]
     kinds = [each.experiment for each in shown]
     over = methods(shown)
     columns, rows = glance(names, summaries)
@@ -176,7 +172,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     )
     return {
         "title": " · ".join(each.label for each in shown),
-        "verdict": verdict_of_ratios([each.label for each in shown], ratios, kinds),
+        "verdict": verdict([each.label for each in shown], fates, kinds),
         "methods": over,
         "headline": lead,
         "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
@@ -198,6 +194,16 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         "against": comparison_findings(found, summaries, [each.experiment for each in shown if each.run is not None]),
         "numbers": [(each.style, readings(each.summary)) for each in shown if each.summary is not None],
     }
+
+
+def _fate(subject: Subject) -> Fate | None:
+    """What became of its entropy; of a run also where it has no point of the law."""
+    if subject.summary is not None:
+        entropy = subject.summary.entropy
+        return None if entropy is None else fate_of(entropy, subject.summary.num_steps)
+    if subject.told is None or subject.points is None:
+        return None
+    return fate(subject.told.phase, subject.told.entropy_spent_frac, len(subject.points.entropies))
 
 
 def _run_card(runs: Sequence[Run]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.errors import FitError, StoreError
 from covent.law import Forecast, forecast
-from covent.logs.advice import Advice
-from covent.logs.explain import Explanation, explanation
+from covent.logs.advice import Advice, Phase
+from covent.logs.explain import Explanation, course_of, explanation
 from covent.logs.results import FitResult, fit_result
 from covent.logs.rows import LogError
 from covent.logs.run_folder import END_POINTS, END_STEPS, control_names, entropies, run_series
@@ -50,6 +50,8 @@ class EntropySummary(Part):
     """Mean over the last 5 rollout steps, or fewer if the run is shorter."""
     ratio: float | None
     """last / first."""
+    phase: Phase
+    """As `covent explain` has it."""
     half_life: int | None
     """First rollout step at which the mean over the 5 steps up to it is at most half of `first`; None if never."""
     mean: float
@@ -239,6 +241,7 @@ def _entropy(run: Run) -> EntropySummary | None:
         first=first,
         last=last,
         ratio=last / first if first > 0 else None,
+        phase=course_of(np.array(steps), np.array(values), min(END_STEPS, len(values)), first).phase,
         half_life=next((step for step, value in trailing if value <= first / 2), None),
         mean=float(np.mean(values)),
     )

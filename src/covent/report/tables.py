@@ -141,7 +141,8 @@ def glance_notes(columns: Sequence[str], summaries: Sequence[RunSummary]) -> lis
     notes = {
         "entropy, nats": f"entropy: first step → mean of the last {END_STEPS} steps; left: their ratio",
         "greedy": f"greedy, avg, pass: test problems before → after; {' and '.join(sampled)}",
-        "ceiling": "ceiling: what the law, fitted to the whole run, gives at zero entropy",
+        "ceiling": "ceiling: what the law, fitted to all points of the run, gives at zero entropy; covent watch"
+        " shows the last live forecast of it instead",
         "forecast error": "forecast error: forecast of the end from the first 30 % minus what happened",
     }
     marks = ceiling_marks([law.fit for summary in summaries if (law := summary.main_law).fit is not None])

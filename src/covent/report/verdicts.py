@@ -5,33 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from covent.logs.advice import Phase
-from covent.logs.explain import COLLAPSED, ROSE, STEADY, SURGED, Explanation
+from covent.logs.explain import Explanation
 from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import typographic
 from covent.logs.results import FitResult
 from covent.logs.run_folder import END_STEPS
 from covent.report import numbers as n
+from covent.report.phases import fate
 from covent.report.subject import Subject
 
 Confidence = Literal["high", "medium", "low", "none"]
-
-PHASES: dict[Phase, tuple[str, str]] = {
-    "collapsed": ("Collapsed", f"less than {n.percent(COLLAPSED, 0)} of the entropy is left"),
-    "rising": ("Rising", f"entropy ends above {ROSE:g} times its start"),
-    "surging": ("Surging", f"entropy ends above {SURGED:g} times its lowest mean"),
-    "plateau": ("Plateau", f"the last third of the steps spent less than {n.percent(STEADY, 0)} of what was spent"),
-    "spending": (
-        "Spending",
-        f"the last third of the steps still spent {n.percent(STEADY, 0)} or more of what was spent",
-    ),
-    "too short": ("Too short to tell", "a phase needs six steps in which entropy fell"),
-}
-"""Each phase in a word, and the rule that makes it one."""
-
-
-LITTLE = 0.1
-"""A run that has spent less of its entropy than this is still spending, but slowly."""
 
 FEW_STEPS = 20
 """Fewer entropies tell a phase with low confidence only."""
@@ -63,16 +46,13 @@ def answers(subject: Subject) -> list[Answer]:
 
 
 def _phase(subject: Subject, told: Explanation) -> Answer:
-    name, rule = PHASES[told.phase]
     steps = 0 if subject.points is None else len(subject.points.entropies)
-    slowly = told.phase == "spending" and 0 <= told.entropy_spent_frac < LITTLE
-    if slowly:
-        name, rule = f"{name} slowly", f"{rule}, which is {n.share(told.entropy_spent_frac)} of the start"
-    few = told.phase == "too short" or steps < FEW_STEPS
+    words = fate(told.phase, told.entropy_spent_frac, steps)
+    few = steps < FEW_STEPS
     return Answer(
         "Phase",
-        name,
-        f"By rule: {rule}.",
+        words.name,
+        f"By rule: {words.rule}.",
         "low" if few else "high",
         f"few points: {steps} entropies" if few else f"a rule on {steps} measured entropies",
     )

@@ -19,16 +19,13 @@ from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange, Difference
 from covent.report.agreement import TREND_WINDOW
 from covent.report.compare import Comparison
+from covent.report.phases import Fate, fate_of
 from covent.report.summary import (
-    EntropySummary,
     LawSummary,
     ProbeSummary,
     RunSummary,
     Thirds,
 )
-
-HELD = 0.5
-"""From this share on entropy counts as held."""
 
 CLOSE = 0.02
 """Forecast error in accuracy, two points, that counts as close."""
@@ -60,27 +57,22 @@ class Finding:
     tone: Tone = "plain"
 
 
-def verdict(labels: Sequence[str], summaries: Sequence[RunSummary]) -> str:
-    """The page in one line: which runs lost their entropy."""
-    return verdict_of_ratios(labels, [None if s.entropy is None else s.entropy.ratio for s in summaries])
-
-
-def verdict_of_ratios(labels: Sequence[str], ratios: Sequence[float | None], kinds: Sequence[str] = ()) -> str:
-    """The same from the share of entropy that each run has left; None where it is not known.
+def verdict(labels: Sequence[str], fates: Sequence[Fate | None], kinds: Sequence[str] = ()) -> str:
+    """The page in one line: what became of the entropy of which runs.
 
     Args:
         labels: of the runs.
-        ratios: entropy at the end over that at the start.
+        fates: None where nothing is known.
         kinds: the method of each run; where all runs of a method fared alike, the method is named instead of them.
     """
-    fates: dict[str, list[str]] = {}
-    for label, ratio in zip(labels, ratios, strict=True):
-        if ratio is not None:
-            fates.setdefault(_fate(ratio), []).append(label)
-    if not fates:
+    alike: dict[str, list[str]] = {}
+    for label, told in zip(labels, fates, strict=True):
+        if told is not None:
+            alike.setdefault(told.verb, []).append(label)
+    if not alike:
         return "Nothing measured yet"
     methods = dict(zip(labels, kinds or labels, strict=True))
-    parts = [f"{fate} in {_named(_together(names, methods), len(labels))}" for fate, names in fates.items()]
+    parts = [f"{verb} in {_named(_together(names, methods), len(labels))}" for verb, names in alike.items()]
     return f"Entropy {', '.join(parts)}"
 
 
@@ -99,7 +91,7 @@ def _together(names: Sequence[str], methods: Mapping[str, str]) -> list[str]:
 def headline(labels: Sequence[str], summaries: Sequence[RunSummary], found: Sequence[Comparison]) -> str:
     """What the page says in a few sentences: the runs against each other, or one run by itself."""
     if not found or len(found) > 3:
-        known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s.entropy))]
+        known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s))]
         # Many runs are better read in the table below.
         return " ".join(known[:3]) or "No rollout step was recorded yet, so there is nothing to say about entropy."
     parts = [_lead(comparison) for comparison in found]
@@ -156,15 +148,6 @@ def comparison_findings(
     return lines if seeds is None else [*lines, seeds]
 
 
-def _fate(ratio: float) -> str:
-    """What became of the entropy, from the share that is left."""
-    if ratio < COLLAPSED:
-        return "collapsed"
-    if ratio < HELD:
-        return "fell"
-    return "held" if ratio <= ROSE else "rose"
-
-
 def _named(names: Sequence[str], num_runs: int) -> str:
     """A list of names as a person would say it, or a count where they are many."""
     if len(names) > 4:
@@ -172,13 +155,13 @@ def _named(names: Sequence[str], num_runs: int) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _short(label: str, entropy: EntropySummary | None) -> str:
+def _short(label: str, summary: RunSummary) -> str:
+    entropy = summary.entropy
     if entropy is None or entropy.ratio is None:
         return ""
     left = n.factor(entropy.ratio) if entropy.ratio > ROSE else n.share(entropy.ratio)
     change = f"from {n.plain(entropy.first)} to {n.nats(entropy.last)}, {left} of its start"
-    bounds = f" ({n.percent(HELD, 0)} to {n.percent(ROSE, 0)} counts as held)" if _fate(entropy.ratio) == "held" else ""
-    return f"{label}: entropy {_fate(entropy.ratio)} {change}{bounds}."
+    return f"{label}: entropy went {change}; it {fate_of(entropy, summary.num_steps).verb}."
 
 
 def _ended(summary: RunSummary) -> Finding | None:
@@ -211,13 +194,8 @@ def _entropy(summary: RunSummary) -> Finding | None:
         f"Policy entropy went from {n.plain(entropy.first)} to {n.nats(entropy.last)} (mean of the last {steps}"
         f" steps): {n.share(entropy.ratio)} of its start is left"
     )
-    bounds = {
-        "collapsed": f"less than {n.percent(COLLAPSED, 0)} is what this page calls collapse",
-        "held": f"{n.percent(HELD, 0)} to {n.percent(ROSE, 0)} is what this page calls held",
-        "rose": f"more than {n.percent(ROSE, 0)} is what this page calls a rise",
-    }
-    fate = _fate(entropy.ratio)
-    text += f" ({bounds[fate]})." if fate in bounds else "."
+    told = fate_of(entropy, summary.num_steps)
+    text += f". It {told.verb}: {told.rule}."
     text += "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
     return Finding("Entropy", text, "caution" if entropy.ratio < COLLAPSED or entropy.ratio > ROSE else "plain")
 
