@@ -145,6 +145,14 @@ def test_missing_rows_are_not_explained_away(folder: Path, tmp_path: Path) -> No
     assert "No covariance was logged" in words_of(page)
 
 
+def test_answers_that_rest_on_missing_rows_are_not_sure(folder: Path, tmp_path: Path, clean: Path) -> None:
+    doubt = "Confidence: low (rows are missing in steps.jsonl)"
+    bad_line(folder / "steps.jsonl")
+    page = tmp_path / "page.html"
+    assert main(["report", str(folder), "--out", str(page)]) == 0
+    assert words_of(page).count(doubt) >= 2 and doubt not in words_of(clean)
+
+
 def test_what_cannot_be_read_at_all_is_left_out_with_a_banner(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,9 +125,9 @@ def test_the_quantity_over_seeds_is_named_for_what_it_is(tmp_path: Path) -> None
         assert found is not None
         titles[name] = [(chart.title, chart.y_label, chart.note) for chart in found.charts[1:3]]
     assert titles["tested"][0][:2] == ("Accuracy over seeds", "validation avg@4")
-    assert titles["tested"][1][1] == "accuracy R (validation avg@4)"
+    assert titles["tested"][1][1] == "R: validation avg@4"
     assert titles["reward"][0][:2] == ("Training reward over seeds", "training reward")
-    assert titles["reward"][1][1] == "accuracy R (training reward)"
+    assert titles["reward"][1][1] == "R: training reward"
     assert titles["mixed"][0] == (
         "Accuracy over seeds",
         "validation avg@4",

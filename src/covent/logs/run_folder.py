@@ -22,6 +22,9 @@ END_STEPS = 5
 END_POINTS = 3
 """Points of the law whose mean is an accuracy "by then"."""
 
+TRAINING_REWARD = "training reward"
+"""The accuracy of a run that has no validation."""
+
 _SOURCES = ("validation", "training")
 _UNCONTROLLED = {"ppo_clip", "grpo", "none"}
 
@@ -79,7 +82,7 @@ def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries
         source=run.folder,
         format="covent run folder",
         kind=source,
-        accuracy_metric=accuracy_name(run) if source == "validation" else "training reward",
+        accuracy_metric=accuracy_name(run) if source == "validation" else TRAINING_REWARD,
         entropy_metric="entropy",
         definition=EntropyDefinition(
             estimator=first.estimator,

@@ -71,6 +71,8 @@ class Chart:
     """Whether the page offers a logarithmic vertical axis."""
     run: int | None = None
     """Which run of the page it is about; None where it shows several."""
+    about: str = ""
+    """What its table holds, where that is more or other than what the vertical axis says."""
     links: Literal["x", "data", ""] = ""
     """Where a point keeps the rollout step that it leads to: in x, in its own data, or nowhere."""
 

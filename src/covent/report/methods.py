@@ -341,7 +341,7 @@ def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Ch
             chart.add_trace(line(grid.tolist(), curve, f"{summary.name}, law", color, width=2.2))
         measures |= {points.accuracy_metric for _, points in known}
         notes.append(f"{summary.name}: ceiling {n.ceiling(law) if law.identified else 'not identified'}.")
-        parts.append((summary.name, table(["entropy H", "accuracy R"], h, r)))
+        parts.append((summary.name, table(["entropy H, nats", "R"], h, r)))
     if not parts:
         return None
     chart.update_xaxes(rangemode="tozero")
@@ -349,7 +349,7 @@ def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Ch
     return Chart(
         anchor="methods-law",
         title="The law of each method",
-        y_label=f"accuracy R ({', '.join(sorted(measures))})",
+        y_label=f"R: {', '.join(sorted(measures))}",
         caption="Points of all runs of a method together, and one law through them.",
         note=" ".join(notes),
         figure=chart,

@@ -233,7 +233,7 @@ def figure_json(chart: Chart) -> Markup:
 def table_json(chart: Chart) -> Markup:
     """The table under a plot as JSON that is safe inside a script element; its text has no control characters."""
     rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in chart.table.rows]
-    title = visible(f"{chart.title}: {chart.y_label}")
+    title = visible(f"{chart.title}: {chart.about or chart.y_label}")
     facts = {
         "title": title,
         "anchor": chart.anchor,

@@ -75,7 +75,12 @@ def entropy_chart(subjects: Sequence[Subject]) -> Chart | None:
             thin = line(steps, values, style.label, style.color, width=1, opacity=0.35, in_legend=False, run=style.run)
             chart.add_trace(thin)
         chart.add_trace(line(steps, smooth, style.label, style.color, dash=style.dash, width=2.4, run=style.run))
-        parts.append((style.label, table(["step", "entropy, nats", f"{END_STEPS}-step mean"], steps, values, smooth)))
+        parts.append(
+            (
+                style.label,
+                table(["step", "entropy, nats", f"entropy, {END_STEPS}-step mean, nats"], steps, values, smooth),
+            )
+        )
     if not parts:
         return None
     chart.update_yaxes(rangemode="tozero")
@@ -97,20 +102,22 @@ def accuracy_chart(subjects: Sequence[Subject]) -> Chart | None:
     chart, parts, ends = figure("rollout step"), [], []
     courses = [course(subject) for subject in subjects]
     tested = any(each.accuracy[0] for each in courses)
+    measures = {each.name for each in courses if each.accuracy[0]}
+    measure = measures.pop() if len(measures) == 1 else "accuracy"
     for each in courses:
         style, (at, values), (steps, rewards) = each.style, each.accuracy, each.reward
         smooth = dict(zip(steps, running_mean(rewards), strict=True))
         if steps:
             name = f"{style.label}, training"
-            faint = line(steps, list(smooth.values()), name, style.color, width=1.2, opacity=0.45, run=style.run)
-            chart.add_trace(faint)
+            look = {"width": 1.2, "opacity": 0.45} if tested else {"dash": style.dash}
+            chart.add_trace(line(steps, list(smooth.values()), name, style.color, run=style.run, **look))
         if at:
             trace = line(at, values, f"{style.label}, {each.name}", style.color, dash=style.dash, run=style.run)
             trace.update(mode="lines+markers", marker={"color": style.color, "symbol": style.symbol, "size": 5})
             chart.add_trace(trace)
         both = sorted({*steps, *at})
         known = dict(zip(at, values, strict=True))
-        columns = ["step", f"training reward, {END_STEPS}-step mean", *(["accuracy"] if tested else [])]
+        columns = ["step", f"training reward, {END_STEPS}-step mean", *([measure] if tested else [])]
         cells = [[smooth.get(s) for s in both], *([[known.get(s) for s in both]] if tested else [])]
         parts.append((style.label, table(columns, both, *cells)))
         ends += both[-1:]

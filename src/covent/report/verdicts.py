@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from covent.logs.explain import Explanation
 from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import typographic
 from covent.logs.results import FitResult
-from covent.logs.run_folder import END_STEPS
+from covent.logs.run_folder import END_STEPS, TRAINING_REWARD
 from covent.report import numbers as n
 from covent.report.phases import fate
 from covent.report.subject import Subject
+
+RESTS_ON = {
+    "Phase": ("steps",),
+    "Entropy spent": ("steps",),
+    "Ceiling": ("steps", "evaluations"),
+    "What to do": ("steps", "evaluations"),
+}
+"""By question: the row files that its answer is made of. The accuracies are each of one row, which is there or not."""
 
 Confidence = Literal["high", "medium", "low", "none"]
 
@@ -42,7 +50,18 @@ def answers(subject: Subject) -> list[Answer]:
         return []
     accuracy = _accuracy(subject)
     between = [] if accuracy is None else [accuracy]
-    return [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
+    found = [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
+    return [_doubted(answer, subject) for answer in found]
+
+
+def _doubted(answer: Answer, subject: Subject) -> Answer:
+    """An answer is not sure where rows that it rests on are missing."""
+    if answer.question not in RESTS_ON or answer.confidence == "none" or subject.run is None:
+        return answer
+    missing = [file for file in RESTS_ON[answer.question] if file in subject.run.gaps]
+    if not missing:
+        return answer
+    return replace(answer, confidence="low", why=f"rows are missing in {' and '.join(missing)}.jsonl")
 
 
 def _phase(subject: Subject, told: Explanation) -> Answer:
@@ -89,6 +108,8 @@ def _spent(subject: Subject, told: Explanation) -> Answer:
 
 def _ceiling(law: FitResult) -> Answer:
     doubt = typographic(law.verdict[0]) if law.verdict else ""
+    of = "Of the training reward, for want of validation accuracy. " if law.metric == TRAINING_REWARD else ""
+    doubt = f"{of}{doubt}"
     if not law.identified or law.ceiling is None:
         return Answer("Ceiling", "Not identified", doubt or "The points do not determine the law.", "none", "no number")
     if not law.is_possible:
@@ -100,9 +121,8 @@ def _ceiling(law: FitResult) -> Answer:
     if controlled or wide:
         why = "entropy was under control, where the law is no limit" if controlled else "a wide interval"
         return Answer("Ceiling", n.ceiling(law), f"The law at zero entropy. {doubt}".strip(), "medium", why)
-    return Answer(
-        "Ceiling", n.ceiling(law), "The law at zero entropy.", "high", "identified, possible, no rival better"
-    )
+    reason = f"The law at zero entropy. {of}".strip()
+    return Answer("Ceiling", n.ceiling(law), reason, "high", "identified, possible, no rival better")
 
 
 def _next(told: Explanation, law: FitResult) -> Answer:

@@ -209,7 +209,7 @@ def _gain(thirds: Thirds | None) -> Finding | None:
     first, _, last = thirds.gain_shares
     text = f"{_sentence(thirds.measure)} rose by {n.fixed(100 * thirds.gain, 1)} points, from"
     text += f" {n.percent(thirds.start_accuracy)} to {n.percent(thirds.end_accuracy)} (mean of the last {END_POINTS}"
-    text += " evaluations)."
+    text += " points of the law)."
     text += f" The first third of the run won {n.percent(first, 0)} of that"
     if thirds.entropy_shares is not None:
         text += f" and spent {n.percent(thirds.entropy_shares[0], 0)} of the entropy that was spent; the last third won"
@@ -273,7 +273,7 @@ def forecast_text(forecast: Forecast, scale: float = 1.0) -> str:
         scale: what its accuracies are divided by to be fractions.
     """
     error, given = forecast.unconditional.end_error, forecast.conditional.end_error
-    start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'evaluation')})"
+    start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'point')})"
     if error is None:
         return f"{start} no forecast is possible."
     text = f"{start} the end was forecast {_missed(error / scale)}"
