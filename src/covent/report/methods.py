@@ -94,7 +94,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
     return Methods(
         headline=f"{'; '.join(told[:MOST_TOLD])}.{lead}",
         intro="Runs that differ in nothing but the seed, together. Interquartile mean over them, the mean where there"
-        " are fewer than four, with the 95 % interval of a bootstrap over seeds." + _doubt(counts),
+        f" are fewer than four{_interval(counts)}.{_doubt(counts)}",
         columns=_columns(groups),
         rows=[_row(summary) for summary in found],
         notes=[
@@ -122,6 +122,10 @@ def repeated(subjects: Sequence[Subject]) -> list[Repeated]:
         told = [f"{members[place].label} {why}" for place, why in others.items()]
         found.append(Repeated(name, [members[place] for place in kept], told))
     return found
+
+
+def _interval(counts: Sequence[int]) -> str:
+    return ", with the 95 % interval of a bootstrap over seeds" if counts[-1] >= FEWEST else ""
 
 
 def _doubt(counts: Sequence[int]) -> str:

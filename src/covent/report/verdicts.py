@@ -58,7 +58,11 @@ def _doubted(answer: Answer, subject: Subject) -> Answer:
     """An answer is not sure where rows that it rests on are missing."""
     if answer.question not in RESTS_ON or answer.confidence == "none" or subject.run is None:
         return answer
-    missing = [file for file in RESTS_ON[answer.question] if file in subject.run.gaps]
+    run = subject.run
+    told = [note for note in run.notes if "missing" in note]
+    missing = [
+        file for file in RESTS_ON[answer.question] if file in run.gaps or any(f"{file}.jsonl" in note for note in told)
+    ]
     if not missing:
         return answer
     return replace(answer, confidence="low", why=f"rows are missing in {' and '.join(missing)}.jsonl")

@@ -178,7 +178,8 @@ def _ended(summary: RunSummary) -> Finding | None:
 
 
 def _missing(summary: RunSummary) -> Finding | None:
-    sentences = [sentence for found in summary.gaps.values() for sentence in found]
+    sentences = [note for note in summary.notes if ".jsonl" in note and "missing" in note]
+    sentences += [sentence for found in summary.gaps.values() for sentence in found]
     if not sentences:
         return None
     sentences.append("Counts and means on this page are of the rows that are there.")
