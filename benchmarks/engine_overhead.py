@@ -23,6 +23,12 @@ from typing import Any
 from benchmarks.law_tables import write_table
 from covent.provenance import commit
 
+BATCH, LENGTH, HIDDEN, LAYERS = 128, 32, 256, 2
+"""Responses of an optimizer step, their tokens, and the size of the model."""
+UPDATES = 4
+"""Optimizer steps on each rollout: the first is on-policy, the others are not."""
+MICRO_BATCHES = (1, 4)
+"""Of an optimizer step."""
 PHASES = ("scoring", "first update", "later update")
 INSIDE = {"first update": "inside covent, first", "later update": "inside covent, later"}
 COLUMNS = (*PHASES, *INSIDE.values())

@@ -26,21 +26,16 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from benchmarks.engine_overhead import Inside, command, record
+from benchmarks.engine_overhead import BATCH, HIDDEN, LAYERS, LENGTH, MICRO_BATCHES, UPDATES, Inside, command, record
 from covent.integrations.trl import CoventGRPOTrainer
 from tests.support.tiny_trl import WORDS, network, trainer
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/trl_overhead.json", ROOT / "docs/trl.md"
-BATCH, LENGTH, HIDDEN, LAYERS = 128, 32, 256, 2
-UPDATES = 4
-"""Optimizer steps on each generation: the first is on-policy, the others are not."""
 CONTROLS: dict[str, Any] = {
     "clip_cov": {"type": "clip_cov", "clip_cov_ratio": 0.01, "clip_cov_lb": 0.05},
     "kl_cov": {"type": "kl_cov", "kl_cov_ratio": 0.01},
 }
-ACCUMULATIONS = (1, 4)
-"""Micro-batches of an optimizer step."""
 BARE = "TRL"
 
 
@@ -144,7 +139,7 @@ def run(rounds: int, path: Path) -> None:
     # Once for nothing: the first run of a process pays for what is loaded late.
     seconds_of(1, BARE, 0)
     libraries = ("trl", "transformers", "accelerate")
-    record(path, settings, libraries, list(variants()), ACCUMULATIONS, seconds_of, rounds)
+    record(path, settings, libraries, list(variants()), MICRO_BATCHES, seconds_of, rounds)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine_overhead import Inside, command, record
+from benchmarks.engine_overhead import BATCH, HIDDEN, LAYERS, LENGTH, MICRO_BATCHES, UPDATES, Inside, command, record
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/verl_overhead.json", ROOT / "docs/inside_verl.md"
-BATCH, LENGTH, HIDDEN, LAYERS = 128, 32, 256, 2
-UPDATES = 4
-"""Optimizer steps on each rollout: the first is on-policy, the others are not."""
 SHARES = {"clip_cov_ratio": 0.01, "clip_cov_lb": 0.05, "kl_cov_ratio": 0.01, "ppo_kl_coef": 1.0}
-MICRO_BATCHES = (1, 4)
 BARE = "verl, vanilla"
 INSIDE = Inside()
 

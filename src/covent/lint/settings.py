@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -115,26 +115,22 @@ class Settings:
         return None if isinstance(value, str) and _DEFERRED.search(value) else value
 
 
-def with_one_control(settings: Settings, key: str, choosing: Container[str]) -> Settings:
-    """The same settings with the one control that chooses tokens as a section, where a list at `key` has it.
+def controls_of(settings: Settings, key: str) -> tuple[Settings, ...]:
+    """The same settings, once for each control of a list at `key`, with that control as a section; else as they are.
 
     Args:
       settings: as read; of a script that only assigns variables, those.
       key: where covent's control or controls are.
-      choosing: types of the controls that choose tokens.
     """
     values = dict(settings.values or settings.assigned)
-    several = values.get(key)
-    if isinstance(several, list):
-        names = list(values)
-        parts = [name for name in names if name.startswith(f"{key}.")]
-        if not parts or names.index(key) > names.index(parts[-1]):
-            # A list given after a section replaces it, and the other way round.
-            maps = [each for each in several if isinstance(each, dict)]
-            chosen = [each for each in maps if each.get("type") in choosing] or maps
-            values = {name: value for name, value in values.items() if name not in parts}
-            values |= flattened({key: chosen[0]}) if chosen else {}
-    return replace(settings, values=values)
+    several, names = values.get(key), list(values)
+    parts = [name for name in names if name.startswith(f"{key}.")]
+    # A list given after a section replaces it, and the other way round.
+    if not isinstance(several, list) or (parts and names.index(key) < names.index(parts[-1])):
+        return (replace(settings, values=values),)
+    rest = {name: value for name, value in values.items() if name not in parts}
+    maps = [each for each in several if isinstance(each, dict)] or [{}]
+    return tuple(replace(settings, values=rest | flattened({key: each})) for each in maps)
 
 
 def flattened(nested: Mapping[Any, Any]) -> dict[str, Any]:

@@ -9,6 +9,12 @@ from covent.lint.settings import Setting
 
 Control = Literal["clip_cov", "kl_cov"]
 Scope = Literal["micro-batch", "rank", "window"]
+Scale = Literal["group_std", "centred", "whitened", "unknown"]
+
+CONTROLS: dict[str | None, Control] = {"clip_cov": "clip_cov", "kl_cov": "kl_cov"}
+"""The controls of the paper, by the name that verl, SkyRL and covent have for them."""
+OWN_SCOPES: dict[str | None, Scope] = {"micro": "micro-batch", "rank": "rank", "window": "window"}
+"""Over what tokens is chosen, by covent's names."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,7 @@ class Advantage:
     """How large the advantages are that the covariance is taken of."""
 
     setting: Setting[str]
-    scale: Literal["group_std", "centred", "whitened", "unknown"]
+    scale: Scale
     """Divided by the spread of their group, centred only, or divided by the spread of the batch."""
     divided_by: tuple[float, float | None] | None = None
     """What the engine divides them by before the loss: responses, and tokens of each (None: those it has)."""

@@ -9,7 +9,7 @@ from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
 from covent.lint.settings import Setting, Settings
-from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
+from covent.lint.setup import CONTROLS, Advantage, Batch, EntropyLog, Scale, Setup
 
 ALGORITHM = "trainer.algorithm"
 _CONFIG = "SkyRL at a956457, skyrl/train/config/config.py"
@@ -26,7 +26,12 @@ _LOSSES = [
     "importance_sampling",
     "dppo",
 ]
-_ADVANTAGES = {"grpo": "group_std", "rloo": "centred", "gae": "whitened", "reinforce++": "whitened"}
+_ADVANTAGES: dict[str | None, Scale] = {
+    "grpo": "group_std",
+    "rloo": "centred",
+    "gae": "whitened",
+    "reinforce++": "whitened",
+}
 
 _TRAINER_NAMES = names("""
     placement use_expandable_segments sequence_parallel_backend strategy policy ref critic algorithm mtp
@@ -77,7 +82,7 @@ def own_settings(settings: Settings) -> tuple[str, ...]:
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of SkyRL."""
     loss = settings.text(f"{ALGORITHM}.policy_loss_type", "regular")
-    control = loss.value if loss.value in ("clip_cov", "kl_cov") else None
+    control = CONTROLS.get(loss.value)
     share = {
         "clip_cov": settings.number(f"{ALGORITHM}.clip_cov.clip_ratio", 2e-4),
         "kl_cov": settings.number(f"{ALGORITHM}.kl_cov.kl_cov_frac", 0.2),
@@ -91,7 +96,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         engine="skyrl",
         label="SkyRL",
         loss=loss,
-        control=control,  # type: ignore[arg-type]
+        control=control,
         scope="micro-batch",
         floor_of_one=True,
         share=share.get(control or ""),
@@ -147,7 +152,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _advantage(settings: Settings, batch: Batch) -> Advantage:
     estimator = settings.text(f"{ALGORITHM}.advantage_estimator", "grpo")
-    scale = _ADVANTAGES.get(estimator.value or "", "unknown")
+    scale = _ADVANTAGES.get(estimator.value, "unknown")
     if scale == "group_std" and settings.flag(f"{ALGORITHM}.grpo_norm_by_std", True).value is False:
         scale = "centred"
     if settings.flag(f"{ALGORITHM}.advantage_batch_normalize", False).value:
@@ -157,7 +162,7 @@ def _advantage(settings: Settings, batch: Batch) -> Advantage:
     if reduction.value == "seq_mean_token_sum_norm":
         tokens = settings.number(f"{ALGORITHM}.max_seq_len", None).value
     divided = None if batch.responses_per_update is None else (float(batch.responses_per_update), tokens)
-    return Advantage(reduction, scale, divided)  # type: ignore[arg-type]
+    return Advantage(reduction, scale, divided)
 
 
 def _batch(settings: Settings, ranks: int | None) -> Batch:

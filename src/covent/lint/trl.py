@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
-from covent.lint.own import own_faults
-from covent.lint.settings import Setting, Settings, with_one_control
-from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
+from covent.lint.own import adaptive_bonus, own_entropy_coef, own_faults, with_one_control
+from covent.lint.settings import Setting, Settings
+from covent.lint.setup import CONTROLS, OWN_SCOPES, Advantage, Batch, EntropyLog, Scale, Setup
 
 _OWN = names("""
     num_generations max_completion_length generation_batch_size steps_per_generation num_iterations epsilon
@@ -32,8 +32,15 @@ _KNOWN = _OWN | names("""
     gradient_checkpointing activation_checkpointing torch_compile dataloader_num_workers remove_unused_columns
     off_policy_mask_threshold use_bias_correction_kl
 """)
-_CONTROLS = {"clip_cov": "clip_cov", "clip_cov_released": "clip_cov", "kl_cov": "kl_cov", "kl_cov_released": "kl_cov"}
 _CONTROL = "covent.control"
+_SCALES: dict[str, Scale] = {
+    "group": "group_std",
+    "true": "group_std",
+    "batch": "whitened",
+    "none": "centred",
+    "false": "centred",
+}
+"""Words of `scale_rewards`."""
 
 
 def own_settings(settings: Settings) -> tuple[str, ...]:
@@ -43,22 +50,23 @@ def own_settings(settings: Settings) -> tuple[str, ...]:
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of TRL."""
+    own_coef = own_entropy_coef(settings, _CONTROL)
     settings, top = plain(settings), prefix(settings)
     kind = settings.text(f"{_CONTROL}.type", None)
     loss = kind if kind.value else settings.text(f"{top}loss_type", "dapo")
-    control = _CONTROLS.get(kind.value or "")
+    control = CONTROLS.get((kind.value or "").removesuffix("_released"))
     share = {
         "clip_cov": settings.number(f"{_CONTROL}.clip_cov_ratio", 2e-4),
         "kl_cov": settings.number(f"{_CONTROL}.kl_cov_ratio", 2e-3),
     }
     band = settings.number(f"{_CONTROL}.clip_cov_lb", 1.0), settings.number(f"{_CONTROL}.clip_cov_ub", 5.0)
-    scope = {"micro": "micro-batch", "rank": "rank"}.get(settings.text("covent.scope", "window").value or "", "window")
+    scope = OWN_SCOPES.get(settings.text("covent.scope", "window").value, "window")
     return Setup(
         engine="trl",
         label="TRL 1.16" + (" with covent" if kind.value else ""),
         loss=loss,
-        control=control,  # type: ignore[arg-type]
-        scope=scope,  # type: ignore[arg-type]
+        control=control,
+        scope=scope,
         floor_of_one=(kind.value or "").endswith("_released"),
         share=share.get(control or ""),
         share_unit=1.0,
@@ -69,7 +77,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings, top),
         batch=_batch(settings, top, ranks),
-        entropy_coef=settings.number(f"{top}entropy_coef", 0.0),
+        entropy_coef=own_coef or settings.number(f"{top}entropy_coef", 0.0),
         reference_kl=_reference_kl(settings, top),
         entropy=_entropy(settings, top),
         temperature=settings.number(f"{top}temperature", 1.0),
@@ -79,7 +87,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """What only a config of TRL can get wrong."""
-    settings, top = plain(settings), prefix(settings)
+    given, settings, top = settings, plain(settings), prefix(settings)
     names = _KNOWN - {"warmup_ratio"} if top else _KNOWN
     schema = Schema(
         sections={top.rstrip("."): names},
@@ -88,10 +96,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
         source="TRL 1.16, trl/trainer/grpo_config.py",
     )
     yield from unknown_settings(settings, schema)
-    yield from own_faults(settings, _CONTROL, section="covent", scope="covent.scope")
+    yield from own_faults(given, _CONTROL, section="covent", scope="covent.scope")
     yield from _liger(settings, top)
     yield from _quantile(settings, top)
-    yield from _adaptive(settings, top)
+    yield from adaptive_bonus(settings, top)
 
 
 def prefix(settings: Settings) -> str:
@@ -101,7 +109,7 @@ def prefix(settings: Settings) -> str:
 
 def plain(settings: Settings) -> Settings:
     """The same settings with the one control that chooses tokens as `covent.control`, where a list has it."""
-    return with_one_control(settings, _CONTROL, _CONTROLS)
+    return with_one_control(settings, _CONTROL)
 
 
 def _clip(settings: Settings, top: str, control: str | None) -> tuple[Setting[float], Setting[float]]:
@@ -117,9 +125,7 @@ def _clip(settings: Settings, top: str, control: str | None) -> tuple[Setting[fl
 
 def _advantage(settings: Settings, top: str) -> Advantage:
     scaling = settings.text(f"{top}scale_rewards", "group")
-    word = (scaling.value or "").lower()
-    scale = {"group": "group_std", "true": "group_std", "batch": "whitened"}.get(word)
-    return Advantage(scaling, scale or ("centred" if word in ("none", "false") else "unknown"))  # type: ignore[arg-type]
+    return Advantage(scaling, _SCALES.get((scaling.value or "").lower(), "unknown"))
 
 
 def _batch(settings: Settings, top: str, ranks: int | None) -> Batch:
@@ -221,36 +227,3 @@ def _quantile(settings: Settings, top: str) -> Iterator[Finding]:
         instead=f"{top}top_entropy_quantile=0.2" if is_turned else "",
         source="arXiv 2506.01939; TRL 1.16, trl/trainer/grpo_config.py; TRL issue 3744",
     )
-
-
-def _adaptive(settings: Settings, top: str) -> Iterator[Finding]:
-    if not settings.flag(f"{top}use_adaptive_entropy", False).value:
-        return
-    most = settings.number(f"{top}entropy_coef_max", 1.0)
-    step = settings.number(f"{top}entropy_coef_delta", 0.005)
-    target = settings.number(f"{top}entropy_target", 0.2)
-    if most.value is not None and most.value > 0.01 and step.value:
-        yield Finding(
-            level=Level.WARNING,
-            rule="entropy-coefficient",
-            setting=str(most),
-            text=f"The coefficient may grow to {most.value:g}: it gains {step.value:g} in every update whose entropy is"
-            " below the target, and it reaches 0.01 after"
-            f" {max(1, int(0.01 / step.value))} of them.",
-            reason="At 0.01 the entropy of the paper's 7B run exploded.",
-            instead=f"{top}entropy_coef_max=0.005 {top}entropy_coef_delta=0.0001",
-            source="arXiv 2505.22617, Fig. 9; TRL 1.16, trl/trainer/grpo_trainer.py",
-        )
-    if target.value is not None:
-        yield Finding(
-            level=Level.WARNING if target.value > 1 else Level.INFO,
-            rule="entropy-target",
-            setting=str(target),
-            text=f"The bonus acts only while entropy is at or below {target.value:g} nats.",
-            reason="Runs of this kind show 0.05 to 0.5 nats once they train; a target above 1 is on nearly all the"
-            " time."
-            if target.value > 1
-            else "Entropy starts above that in most runs, so nothing happens before it has fallen.",
-            instead=f"{top}entropy_target= the entropy at which you want to stay" if target.value > 1 else "",
-            source="TRL 1.16, trl/trainer/grpo_trainer.py; axolotl docs/training_stability.qmd",
-        )

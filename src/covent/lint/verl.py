@@ -9,10 +9,10 @@ from dataclasses import replace
 from covent.errors import suggestion
 from covent.lint.findings import Finding, Level
 from covent.lint.keys import Schema, names, unknown_settings
-from covent.lint.own import TRAINER, own_faults
+from covent.lint.own import TRAINER, own_entropy_coef, own_faults, with_one_control
 from covent.lint.published import AUTHORS
-from covent.lint.settings import Setting, Settings, with_one_control
-from covent.lint.setup import Advantage, Batch, EntropyLog, Setup
+from covent.lint.settings import Setting, Settings
+from covent.lint.setup import CONTROLS, OWN_SCOPES, Advantage, Batch, EntropyLog, Scale, Setup
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 LOSS = f"{ACTOR}.policy_loss"
@@ -23,9 +23,7 @@ _LOSSES = sorted(
     bypass_mode cispo clip_cov dppo_kl dppo_tv dro geo_mean gpg gspo kl_cov sapo vanilla
 """)
 )
-_CHOOSING = names("clip_cov clip_cov_released kl_cov kl_cov_released")
-_SCOPES = {"micro": "micro-batch", "rank": "rank"}
-_ADVANTAGES = {
+_ADVANTAGES: dict[str | None, Scale] = {
     "gae": "whitened",
     "rloo": "centred",
     "rloo_vectorized": "centred",
@@ -106,14 +104,15 @@ def is_fork(settings: Settings) -> bool:
 
 def setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of verl 0.9."""
-    settings = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
+    own_coef = own_entropy_coef(settings, f"{LOSS}.control") if loss.value == "covent" else None
+    settings = with_one_control(settings, f"{LOSS}.control")
     ours = (loss.value or "").startswith("covent")
     # covent's plugin: `covent` executes policy_loss.control, the other names read verl's own settings.
     section = f"{LOSS}.control" if loss.value == "covent" else LOSS
     kind = settings.text(f"{section}.type", None).value if loss.value == "covent" else loss.value
     name = (kind or "").removeprefix("covent_").removesuffix("_released")
-    control = name if name in ("clip_cov", "kl_cov") else None
+    control = CONTROLS.get(name)
     scope = settings.text(f"{LOSS}.scope", "window").value if ours else "micro"
     share = {
         "clip_cov": settings.number(f"{section}.clip_cov_ratio", 2e-4),
@@ -123,9 +122,9 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         engine="verl",
         label="verl 0.9",
         loss=loss,
-        control=control,  # type: ignore[arg-type]
-        scope=_SCOPES.get(scope or "", "window"),  # type: ignore[arg-type]
-        floor_of_one=scope == "micro",
+        control=control,
+        scope=OWN_SCOPES.get(scope, "window"),
+        floor_of_one=scope == "micro" or (kind or "").endswith("_released"),
         share=share.get(control or ""),
         share_unit=1.0,
         unread_shares=tuple(each for name, each in share.items() if name != control and each.given),
@@ -137,7 +136,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
         clip_counts=control != "kl_cov",
         advantage=_advantage(settings),
         batch=_batch(settings, ranks),
-        entropy_coef=settings.number(f"{ACTOR}.entropy_coeff", 0.0),
+        entropy_coef=own_coef or settings.number(f"{ACTOR}.entropy_coeff", 0.0),
         reference_kl=_reference_kl(settings),
         entropy=_entropy(settings),
         temperature=settings.number(f"{ROLLOUT}.temperature", 1.0),
@@ -148,7 +147,7 @@ def setup(settings: Settings, ranks: int | None) -> Setup:
 def fork_setup(settings: Settings, ranks: int | None) -> Setup:
     """What a config asks of the authors' fork."""
     loss = settings.text(f"{ACTOR}.loss_mode", "vanilla")
-    control = loss.value if loss.value in ("clip_cov", "kl_cov") else None
+    control = CONTROLS.get(loss.value)
     share = {
         "clip_cov": settings.number(f"{ACTOR}.clip_cov_ratio", 2e-4),
         "kl_cov": settings.number(f"{ACTOR}.k_percent", 0.2),
@@ -157,7 +156,7 @@ def fork_setup(settings: Settings, ranks: int | None) -> Setup:
         engine="verl-fork",
         label="the paper's fork of verl",
         loss=loss,
-        control=control,  # type: ignore[arg-type]
+        control=control,
         scope="micro-batch",
         floor_of_one=True,
         share=share.get(control or ""),
@@ -188,8 +187,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     ours = "CoventPolicyLossConfig" in (settings.text(f"{LOSS}._target_", _TARGET).value or "")
     yield from unknown_settings(settings, COVENT_SCHEMA if ours else EXTENDED_SCHEMA if own else SCHEMA)
     if ours:
-        one = with_one_control(settings, f"{LOSS}.control", _CHOOSING)
-        yield from own_faults(one, f"{LOSS}.control", scope=f"{LOSS}.scope")
+        yield from own_faults(settings, f"{LOSS}.control", scope=f"{LOSS}.scope")
     yield from _unread_clip(settings)
     loss = settings.text(f"{LOSS}.loss_mode", "vanilla")
     yield from _replaced(settings, loss)
@@ -273,7 +271,7 @@ def _advantage(settings: Settings) -> Advantage:
         if spread.value is False:
             return Advantage(Setting(spread.key, "false", spread.given), "centred")
         return Advantage(estimator, "group_std")
-    return Advantage(estimator, _ADVANTAGES.get(estimator.value or "", "unknown"))  # type: ignore[arg-type]
+    return Advantage(estimator, _ADVANTAGES.get(estimator.value, "unknown"))
 
 
 def _batch(settings: Settings, ranks: int | None) -> Batch:
