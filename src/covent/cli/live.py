@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
 from rich.table import Table
 
 from covent.store.schema import EvaluationRow, Row, StepRow
@@ -43,7 +42,7 @@ class Tail(Generic[AnyRow]):
         for line in whole.split(b"\n")[:-1]:
             try:
                 self.rows.append(self._row.model_validate_json(line))
-            except ValidationError:
+            except ValueError:
                 self.num_damaged += 1
 
 
