@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from covent.cli.main import main
+from covent.cli.measure import LEGEND
 from covent.logs import Choice, all_series, fit_result
 from tests.logs.logfiles import json_lines, law_rows
 from tests.support.synthetic import write_run
@@ -214,6 +215,7 @@ def test_advantages_from_rewards_must_be_asked_for(capsys: pytest.CaptureFixture
 _TORCHLESS = """
 import sys
 from covent.cli.main import main
+from covent.cli.measure import LEGEND
 code = main(sys.argv[1:])
 heavy = {"torch", "transformers", "scipy", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else code)
@@ -232,3 +234,16 @@ def test_one_point_that_is_set_aside_is_one(tmp_path: Path, capsys: pytest.Captu
         told = [{**row, "accuracy": 0.05} if row["step"] in steps else row for row in rows]
         assert main(["fit", str(json_lines(tmp_path / "log.jsonl", told))]) == 0
         assert words in capsys.readouterr().out
+
+
+def test_measure_explains_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", str(GOLDEN / "dump_prime_rl.jsonl"), "--micro", "1,4"]) == 0
+    shown = capsys.readouterr().out
+    head = next(line for line in shown.splitlines() if line.startswith("control "))
+    table, legend = shown.split("\n\n")[0], "\n".join(LEGEND)
+    assert legend in shown
+    names = head.split()
+    assert names[:7] == ["control", "ratio", "asked", "eligible", "selected", "micro", "1"]
+    assert all(f"{name}:" in legend for name in ("ratio", "asked", "eligible", "selected", "micro n"))
+    for row in ("entropy", "−mean log-prob", "Cov(log π, A)", "p50", "mean of top"):
+        assert row in table and row in legend

@@ -12,7 +12,7 @@ from covent.cli.main import main
 from covent.cli.watched import WatchedRun
 from covent.store.lock import locked
 from covent.store.reader import read_run
-from covent.store.schema import StepRow
+from covent.store.schema import ForecastRow, StepRow
 from tests.support.synthetic import write_run
 
 
@@ -116,3 +116,59 @@ def test_tables_of_chosen_plots_are_written(tmp_path: Path, capsys: pytest.Captu
     assert len((out / "groups.csv").read_text().splitlines()) == 9
     assert main(["plot", str(folder), "--only", "grops", "--csv"]) == 2
     assert "groups" in capsys.readouterr().err
+
+
+def test_the_ceiling_of_a_watched_run_says_that_it_is_a_live_forecast(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, page = write_run(tmp_path / "run", num_steps=20), tmp_path / "page.html"
+    ahead = ForecastRow(
+        step=14,
+        num_points=3,
+        ceiling=0.91,
+        ceiling_low=0.8,
+        ceiling_high=0.97,
+        identified=True,
+        final=None,
+        final_low=None,
+        final_high=None,
+    )
+    (folder / "forecasts.jsonl").write_text(ahead.model_dump_json() + "\n", "utf-8")
+    assert main(["watch", str(folder), "--once", "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "ceiling, live" in shown and "91.0 % [80.0, 97.0] (step 14)" in " ".join(shown.split())
+    assert "The report fits all points of the run" in " ".join(shown.split())
+    assert "covent watch shows the last live forecast of it instead" in page.read_text("utf-8").replace("\u00a0", " ")
+    # The line about the page stands by itself.
+    assert f"\n\nreport: {page}\n" in shown
+    # The control: without a forecast there is no ceiling to speak of.
+    (folder / "forecasts.jsonl").unlink()
+    assert main(["watch", str(folder), "--once"]) == 0
+    assert "(step" not in capsys.readouterr().out
+
+
+def test_a_plot_of_nothing_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = write_run(tmp_path / "empty", num_steps=8, stop_after=0, evaluate=False)
+    whole = write_run(tmp_path / "run", num_steps=8)
+    out = tmp_path / "figures"
+    for words in ([], ["--only", "law"]):
+        assert main(["plot", str(empty), "--csv", *words]) == 2
+        assert "nothing to draw" in capsys.readouterr().err
+    assert main(["plot", str(whole), "--csv", "--only", "attribution", "--out", str(out)]) == 2
+    assert "attribute_every=10" in capsys.readouterr().err and not out.exists()
+    assert main(["plot", str(empty), str(whole), "--csv", "--only", "groups", "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["groups.csv"]
+
+
+def test_tables_are_written_where_figures_cannot_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_run(tmp_path / "run", num_steps=8), tmp_path / "figures"
+    monkeypatch.setattr("covent.report.figures.find_spec", lambda name: None)
+    call = ["plot", str(folder), "--only", "groups", "--pdf", "--out", str(out)]
+    assert main(call) == 2 and not out.exists()
+    capsys.readouterr()
+    assert main([*call, "--csv"]) == 2
+    told = capsys.readouterr()
+    assert [path.name for path in out.iterdir()] == ["groups.csv"]
+    assert "groups.csv" in told.out and "matplotlib" in told.err and "plots" in told.err

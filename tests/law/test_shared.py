@@ -25,7 +25,7 @@ def test_one_curve_is_recognised_and_found() -> None:
     found = shared_curve({"GRPO": runs(0), "RLOO": runs(10), "PRIME": runs(20)}, unit="fraction")
     assert found.p_by_point > 0.05
     assert found.p_by_run > 0.05
-    assert "One curve does" in found.sentence
+    assert "One curve fits all runs" in found.sentence
     assert (found.a, found.b) == pytest.approx((A, B), abs=0.005)
     assert [group.num_runs for group in found.groups.values()] == [4, 4, 4]
 

@@ -213,7 +213,7 @@ def test_a_page_is_replaced_in_one_piece(tmp_path: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("covent.report.page.page_of", lambda shown, reload_s: "the new page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown, **_: "the new page")
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -225,7 +225,7 @@ def test_a_page_is_replaced_in_one_piece(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_page_can_go_into_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("covent.report.page.page_of", lambda shown, reload_s: "page")
+    monkeypatch.setattr("covent.report.page.page_of", lambda shown, **_: "page")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:

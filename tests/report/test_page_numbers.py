@@ -83,7 +83,7 @@ def test_the_curves_are_the_rows(parts: Parts, runs: dict[str, Run]) -> None:
     assert close(trace(parts, "curves-1", "clip_cov")["y"], smooth)
     assert not close(trace(parts, "curves-1", "clip_cov")["y"], entropies)
     validation = [row for row in rows(runs["clip_cov"], "evaluations") if row["split"] == "validation"]
-    drawn = trace(parts, "curves-2", "clip_cov, validation avg@k")
+    drawn = trace(parts, "curves-2", "clip_cov, validation avg@4")
     assert drawn["x"] == [row["step"] for row in validation]
     assert close(drawn["y"], [sum(row["num_right"]) / (128 * row["num_samples"]) for row in validation])
 
@@ -251,3 +251,26 @@ def test_methods_are_means_over_their_seeds(tmp_path: Path) -> None:
         assert "Only 3 runs of a method: leads, not results." in words_of(text, "<h1>")
         assert f"{method} over 3 runs ends with entropy {row[0]} nats" in words_of(text, "<h1>")
     assert "all 3 runs of clip_cov" in words_of(text, "<h1>")[:200]
+
+
+def test_every_table_says_what_it_holds(runs: dict[str, Run]) -> None:
+    """What is no quantity of the vertical axis has a name of its own, and units stand where the axis has another."""
+    found = re.findall(r'<script type="application/json" id="[^"]*-table">(.*?)</script>', page(list(runs.values())))
+    tables = [json.loads(text) for text in found]
+    by_anchor = {table["anchor"]: table for table in tables}
+    assert by_anchor["law"]["title"].endswith(": points of the law")
+    assert by_anchor["law"]["columns"] == ["known at step", "entropy H, nats", "R, validation avg@4"]
+    assert "foretold" in by_anchor["forecast"]["title"] and "forecast − observed" in by_anchor["forecast"]["columns"]
+    assert by_anchor["accuracy"]["columns"][-1] == "validation avg@4"
+    assert by_anchor["change"]["title"].endswith("entropy change since the start on the probe states, nats")
+    assert by_anchor["agreement"]["title"].endswith("of each rollout step on the probe states, nats")
+    # By another route: the sum of the steps' changes is the change since the start.
+    for change, each in zip(
+        [table for table in tables if table["anchor"] == "change"],
+        [table for table in tables if table["anchor"] == "agreement"],
+        strict=True,
+    ):
+        assert sum(row[1] for row in each["rows"]) == pytest.approx(change["rows"][-1][1], rel=1e-3)
+        assert each["rows"][-1][1] != pytest.approx(change["rows"][-1][1], rel=1e-3)
+    # A table whose columns are what the axis says keeps its title.
+    assert by_anchor["entropy"]["title"] == "Policy entropy: nats"

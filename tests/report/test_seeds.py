@@ -46,10 +46,23 @@ def test_the_interval_covers_about_as_often_as_it_says() -> None:
     assert 0.88 <= inside / 300 <= 0.98
 
 
-def test_one_run_has_no_interval_and_none_has_no_value() -> None:
-    one = over_seeds([[0.5]])
-    assert one is not None and (one.value, one.low, one.high) == (0.5, None, None)
+def test_fewer_than_three_runs_have_no_interval_and_none_has_no_value() -> None:
+    one, two, three = over_seeds([[0.5]]), over_seeds([[0.2, 0.6]]), over_seeds([[0.2, 0.6, 0.4]])
+    assert one is not None and two is not None and three is not None
+    assert (one.value, one.low, one.high, one.values) == (0.5, None, None, [0.5])
+    assert (two.value, two.low, two.high, two.values) == (0.4, None, None, [0.2, 0.6])
+    assert (three.low, three.high) == pytest.approx((0.2, 0.6), abs=TIGHT)
     assert over_seeds([[], []]) is None
+
+
+def test_an_interval_of_two_runs_would_miss_every_second_time() -> None:
+    """What a bootstrap of two values gives is these two values, which is why it is not shown."""
+    rng = np.random.default_rng(5)
+    pairs = rng.normal(size=(4000, 2))
+    inside = (pairs.min(axis=1) <= 0) & (pairs.max(axis=1) >= 0)
+    assert inside.mean() == pytest.approx(0.5, abs=0.03)
+    drawn = interquartile_mean(pairs[0][stratified_draws([2])])
+    assert np.quantile(drawn, [0.025, 0.975]).tolist() == sorted(pairs[0].tolist())
 
 
 def test_a_curve_is_each_step_by_itself() -> None:

@@ -169,7 +169,7 @@ def test_status_and_rows_that_disagree_are_noted(folder: Path) -> None:
     assert read_run(folder).notes == []
     cut(folder, slice(0, 6))
     assert read_run(folder).notes == [
-        "status.json says finished after 10 rollout steps; the rows of steps.jsonl end at step 5."
+        "status.json says finished after 10 rollout steps; the rows of steps.jsonl end at step 5; the rest is missing."
     ]
     cut(folder, slice(0, 0))
     assert read_run(folder).notes == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,29 @@ def sandbox() -> Iterator[Sandbox]:
     made = Sandbox(SETTINGS.model_copy(update={"timeout_s": LONG_S}))
     yield made
     made.close()
+
+
+USUAL = {
+    "a stream of its own": (
+        "import os, sys\nclass Out:\n    def write(self, text): os.write(1, text.encode())\n"
+        "    def flush(self): os.getpid()\nsys.stdout = Out()\nprint(5)"
+    ),
+    "a buffered stream of its own": (
+        "import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self): self.buffer = io.BytesIO()\n"
+        "    def write(self, text): self.buffer.write(text.encode())\n"
+        "    def flush(self): os.write(1, self.buffer.getvalue()); self.buffer.truncate(0); self.buffer.seek(0)\n"
+        "sys.stdout = Out()\nprint(5)"
+    ),
+    "a date": "from datetime import datetime\nprint(datetime.strptime('2024-02-05', '%Y-%m-%d').day)",
+    "a time": "import time\nprint(time.strptime('2024-02-05', '%Y-%m-%d').tm_mday)",
+    "fileinput": "import fileinput\nprint(5 + len(list(fileinput.input(files=['-']))))",
+    "codecs": (
+        "import codecs\nfor name in ('utf-16-le', 'cp1252', 'utf-8-sig', 'punycode', 'unicode_escape'):\n"
+        "    assert 'a'.encode(name).decode(name) == 'a'\n"
+        "assert codecs.encode('a', 'rot13') == 'n' and codecs.encode(b'a', 'hex') == b'61'\nprint(5)"
+    ),
+    "doctest": "import doctest\nassert not doctest.testmod().failed\nprint(5)",
+}
 
 
 @isolated
@@ -92,6 +116,96 @@ def test_functions_are_found_and_called(sandbox: Sandbox, name: str) -> None:
 
 
 @isolated
+@isolated
+@pytest.mark.parametrize("name", USUAL)
+def test_what_programs_usually_do_works(sandbox: Sandbox, name: str) -> None:
+    tests = {"kind": "stdin", "cases": [["", "5"]]}
+    assert sandbox.judge(USUAL[name], tests).verdict is Verdict.RIGHT, sandbox.judge(USUAL[name], tests).reason
+    assert sandbox.judge(USUAL[name].replace("5", "6"), tests).verdict is Verdict.WRONG
+
+
+@isolated
+def test_numpy_can_be_allowed() -> None:
+    tests = {"kind": "calls", "name": "f", "cases": [[[[1.0, 2.0]], 3.0]]}
+    allowed = Sandbox(SETTINGS.model_copy(update={"modules": ("numpy",), "memory_mb": 1024, "timeout_s": 20.0}))
+    with closing(allowed):
+        assert allowed.judge("import numpy\ndef f(x): return float(numpy.sum(x))", tests).verdict is Verdict.RIGHT
+        assert allowed.judge("import numpy\ndef f(x): return float(numpy.prod(x))", tests).verdict is Verdict.WRONG
+
+
+@isolated
+@pytest.mark.parametrize(
+    "case", ["assert all(map(lambda p: f(p[0]) == p[1], [(1, 2)]))", "for x in map(f, [1]): assert x == 2"]
+)
+@pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "type('S', (StopIteration,), {})"])
+def test_a_program_cannot_end_the_loops_of_its_tests(sandbox: Sandbox, case: str, raised: str) -> None:
+    tests = parsed_tests({"asserts": [case]})
+    assert sandbox.judge(f"def f(x): raise {raised}()", tests).verdict is Verdict.WRONG
+    assert sandbox.judge("def f(x): return x + 1", tests).verdict is Verdict.RIGHT
+
+
+@isolated
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("class Own(ValueError): pass\ndef f(): raise Own('no')", "ValueError"),
+        ("import json\ndef f(): json.loads('{')", "ValueError"),
+        ("def f(): {}['k']", "KeyError"),
+        ("def f(): raise KeyError(object())", "KeyError"),
+        ("def f(): b'\\xff'.decode()", "UnicodeDecodeError"),
+    ],
+)
+def test_exceptions_reach_the_tests_as_what_they_are(sandbox: Sandbox, program: str, expected: str) -> None:
+    text = "try: f()\nexcept {}: pass\nelse: raise AssertionError"
+    assert sandbox.judge(program, parsed_tests({"test": text.format(expected)})).verdict is Verdict.RIGHT
+    assert sandbox.judge(program, parsed_tests({"test": text.format("OSError")})).verdict is Verdict.WRONG
+
+
+@isolated
+def test_an_exception_keeps_its_arguments(sandbox: Sandbox) -> None:
+    text = "try: f()\nexcept KeyError as error: assert error.args == ('k', 2)\nelse: assert False"
+    tests = parsed_tests({"test": text})
+    assert sandbox.judge("def f(): raise KeyError('k', 2)", tests).verdict is Verdict.RIGHT
+    assert sandbox.judge("def f(): raise KeyError('k', 3)", tests).verdict is Verdict.WRONG
+
+
+@isolated
+@pytest.mark.parametrize(
+    "truth",
+    [
+        {"asserts": ["import surely_not_there", "assert f(1) == 2"]},
+        {"asserts": ["assert f(lambda: 1) == 2"]},
+        {"asserts": ["assert f(range(3)) == 2"]},
+        {"test_list": ["assert f(1) == 2"], "test_setup_code": "1 / 0"},
+    ],
+)
+def test_tests_that_cannot_be_run_are_an_error_and_not_a_wrong_program(sandbox: Sandbox, truth: dict[str, Any]) -> None:
+    judged = sandbox.judge("def f(x): return 2", parsed_tests(truth))
+    assert judged.verdict is Verdict.ERROR
+    assert "the tests cannot be run" in judged.reason
+    importing = sandbox.judge("def f(x): import surely_not_there", parsed_tests({"asserts": ["assert f(1) == 2"]}))
+    assert importing.verdict is Verdict.WRONG, "a program's own import is its own fault"
+
+
+@isolated
+def test_set_up_code_comes_before_the_tests(sandbox: Sandbox) -> None:
+    imports, setup = ["import math"], "two = 2"
+    truth = {"test_list": ["assert math.isclose(f(1), two)"], "test_imports": imports, "test_setup_code": setup}
+    assert sandbox.judge("def f(x): return x + 1.0", parsed_tests(truth)).verdict is Verdict.RIGHT
+    assert sandbox.judge("def f(x): return x", parsed_tests(truth)).verdict is Verdict.WRONG
+    with pytest.raises(DataError, match="neither define nor import 'math'"):
+        parsed_tests({"test_list": truth["test_list"]})
+
+
+@isolated
+def test_lists_of_lines_are_texts(sandbox: Sandbox) -> None:
+    tests = parsed_tests({"inputs": [["1", "2"]], "outputs": [["2", "1"]]})
+    assert sandbox.judge("a = input()\nprint(input())\nprint(a)", tests).verdict is Verdict.RIGHT
+    assert sandbox.judge("a = input()\nprint(a)\nprint(input())", tests).verdict is Verdict.WRONG
+    with pytest.raises(DataError, match="text, or a list of its lines"):
+        parsed_tests({"inputs": [{"a": 1}], "outputs": ["1"]})
+
+
 def test_only_a_solutions_own_method_counts(sandbox: Sandbox) -> None:
     for text in (
         "class Solution:\n    def g(self, x):\n        return x + 1",

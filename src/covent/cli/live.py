@@ -21,6 +21,8 @@ class Tail(Generic[AnyRow]):
 
     def __init__(self, path: Path, row: type[AnyRow]) -> None:
         self.rows: list[AnyRow] = []
+        self.num_damaged = 0
+        """Lines that do not fit the schema; they are left out."""
         self._path = path
         self._row = row
         self._offset = 0
@@ -32,12 +34,16 @@ class Tail(Generic[AnyRow]):
         with self._path.open("rb") as file:
             if file.seek(0, 2) < self._offset:
                 # A run that was taken up again is cut back to its checkpoint first.
-                self.rows, self._offset = [], 0
+                self.rows, self.num_damaged, self._offset = [], 0, 0
             file.seek(self._offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        self.rows += [self._row.model_validate_json(line) for line in whole.splitlines()]
+        for line in whole.split(b"\n")[:-1]:
+            try:
+                self.rows.append(self._row.model_validate_json(line))
+            except ValueError:
+                self.num_damaged += 1
 
 
 class LiveRun:

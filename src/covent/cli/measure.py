@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from covent.logs import Measurement
     from covent.logs.measure import MicroChoice
 
+LEGEND = (
+    "entropy: mean over the tokens, as the dump has it; −mean log-prob: the same from the sampled tokens alone.",
+    "Cov(log π, A): token covariance of log-prob and advantage, nats; above 0 the step lowers entropy.",
+    "p50 … max, mean of top x %: of the single tokens' covariances, how heavy the tail is that the controls act on.",
+    "ratio: the share asked for, a fraction of the tokens. asked: that many tokens. eligible: tokens that the control"
+    " may choose, for Clip-Cov those within its band. selected: chosen by covent over the whole step.",
+    "micro n: chosen by verl's rule in micro-batches of n responses: the number, and the share of the exact choice"
+    " that it holds (Clip-Cov draws, so of what is eligible).",
+)
+"""What the rows and columns mean."""
+
 Value = TypeVar("Value", int, float)
 
 
@@ -77,10 +88,7 @@ class Measure:
                 [*result.warnings, *(choice.note for choice in result.controls if choice.note)]
             ):
                 output.warn(warning)
-        output.say(
-            "\nselected: by covent over the whole step. micro n: by verl's rule in micro-batches of n responses, the"
-            " number and the share of the exact choice that it holds (Clip-Cov draws, so of what is eligible)."
-        )
+        output.say("", *LEGEND)
         if len(results) == 1:
             return Outcome(results[0].model_dump(mode="json"))
         return Outcome({"steps": [result.model_dump(mode="json") for result in results]})

@@ -44,24 +44,33 @@ class Plot:
         from covent.cli.report import subjects_of
         from covent.report.figures import named_charts, require_matplotlib, write_csv, write_figure
 
-        if kinds:
-            require_matplotlib(self.out)
         charts = named_charts(subjects_of(self.runs))
         wanted = self._wanted(list(charts))
-        written = []
-        for name in wanted:
-            written += [write_figure(charts[name], self.out / f"{name}.{kind}") for kind in kinds]
-            written += [write_csv(charts[name], self.out / f"{name}.csv")] if self.csv else []
+        written = [write_csv(charts[name], self.out / f"{name}.csv") for name in wanted] if self.csv else []
         output.say(*map(str, written))
-        return Outcome({"files": [str(path) for path in written]})
+        if kinds:
+            # Tables need no matplotlib, so they are there already.
+            require_matplotlib(self.out)
+        drawn = [write_figure(charts[name], self.out / f"{name}.{kind}") for name in wanted for kind in kinds]
+        output.say(*map(str, drawn))
+        return Outcome({"files": [str(path) for path in [*written, *drawn]]})
 
     def _wanted(self, names: list[str]) -> list[str]:
-        """Raises: ConfigError when one that is asked for is not among the plots."""
+        """Raises: ConfigError when there is no plot at all, or one that is asked for is not among them."""
+        from covent.report.sections import TEXTS
+
+        if not names:
+            raise ConfigError(
+                f"There is nothing to draw: {' '.join(map(str, self.runs))} holds no rollout step and no point of the"
+                " law. Wait until the run has made some, or name another."
+            )
         if self.only is None:
             return names
         found: list[str] = []
         for asked in self.only.split(","):
             mine = [name for name in names if name == asked or name.rpartition("-")[0] == asked]
+            if not mine and asked in TEXTS:
+                raise ConfigError(f"--only: these runs have no plot '{asked}'. {TEXTS[asked][2]}")
             if not mine:
                 raise ConfigError(f"--only: there is no plot '{asked}' of these runs. {suggestion(asked, names)}")
             found += mine

@@ -11,10 +11,12 @@ import tyro
 
 from covent.cli.options import option
 from covent.cli.output import Outcome, Output
-from covent.errors import ConfigError
+from covent.errors import ConfigError, CoventError
 
 if TYPE_CHECKING:
+    from covent.logs import Choice
     from covent.report.subject import Subject
+    from covent.store.reader import Run
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,21 @@ class Report:
                 f"--out '{self.out}' is a folder. Name the file to write: --out {self.out / 'report.html'}"
             )
         from covent.cli.summary import summary_table
+        from covent.logs import Choice
         from covent.logs.phrases import law_text
         from covent.report.compare import labels
         from covent.report.page import write_page
 
-        shown = subjects_of(self.runs, metric=self.metric, entropy=self.entropy, unit=self.unit)
+        choice = Choice(metric=self.metric, entropy=self.entropy, unit=self.unit)
+        shown, unread = readable_subjects(self.runs, choice)
         runs = [subject.run for subject in shown if subject.run is not None]
         summaries = [subject.summary for subject in shown if subject.summary is not None]
-        write_page(shown, self.out)
+        write_page(shown, self.out, left_out=unread)
+        for run, label in zip(runs, labels(runs), strict=True):
+            for sentence in run.remarks:
+                output.warn(f"{label}: {sentence}")
+        for sentence in unread:
+            output.warn(sentence)
         if runs:
             output.console.print(summary_table(labels(runs), summaries))
         results = [subject.fit for subject in shown if subject.run is None and subject.fit is not None]
@@ -61,30 +70,56 @@ class Report:
         return Outcome(facts | ({"logs": [result.model_dump(mode="json") for result in results]} if results else {}))
 
 
-def subjects_of(
-    paths: Sequence[Path],
-    *,
-    metric: str | None = None,
-    entropy: str | None = None,
-    unit: Literal["fraction", "percent"] | None = None,
-) -> list[Subject]:
+def subjects_of(paths: Sequence[Path]) -> list[Subject]:
     """Run folders, then logs of other engines.
 
     Raises:
         CoventError: one of them cannot be read.
     """
     from covent.logs import Choice, all_series
-    from covent.logs.run_folder import is_run_folder
     from covent.report.subject import subjects
     from covent.store.reader import read_run
 
-    # A folder of run folders is no log: its name was given for theirs, and the error about it names them.
-    logs = [path for path in paths if path.exists() and not is_run_folder(path) and not _holds_runs(path)]
+    logs = [path for path in paths if _is_log(path)]
     runs = [read_run(path) for path in paths if path not in logs]
-    choice = Choice(metric=metric, entropy=entropy, unit=unit)
-    return subjects(runs, all_series(logs, choice) if logs else [])
+    return subjects(runs, all_series(logs, Choice()) if logs else [])
 
 
-def _holds_runs(folder: Path) -> bool:
-    """Whether run folders lie in it."""
-    return folder.is_dir() and any(folder.glob("*/run.json"))
+def readable_subjects(paths: Sequence[Path], choice: Choice) -> tuple[list[Subject], list[str]]:
+    """Run folders, then logs of other engines, as far as they can be read; and why some are left out.
+
+    Raises:
+        CoventError: a path does not exist, or nothing at all can be read.
+    """
+    from covent.logs import all_series
+    from covent.report.subject import subjects
+    from covent.store.salvage import salvaged_run
+
+    runs: list[Run] = []
+    logs: list[Path] = []
+    errors: list[CoventError] = []
+    for path in paths:
+        try:
+            if _is_log(path):
+                # Alone: what is wrong with one log is not the others' fault.
+                all_series([path], choice)
+                logs.append(path)
+            else:
+                runs.append(salvaged_run(path))
+        except CoventError as error:
+            if not path.exists():
+                raise
+            errors.append(error)
+    if errors and not runs and not logs:
+        raise errors[0]
+    return subjects(runs, all_series(logs, choice) if logs else []), [f"Left out: {error}" for error in errors]
+
+
+def _is_log(path: Path) -> bool:
+    """Whether another engine wrote it. A folder of run folders is no log: its name was given for theirs."""
+    from covent.logs.run_folder import is_run_folder
+    from covent.store.salvage import is_headless
+
+    if not path.exists() or is_run_folder(path) or is_headless(path):
+        return False
+    return not (path.is_dir() and (not any(path.iterdir()) or any(path.glob("*/run.json"))))

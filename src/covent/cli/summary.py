@@ -52,7 +52,7 @@ def _merged(columns: Sequence[Sequence[str]]) -> list[str]:
 
 def summary_rows(summary: RunSummary) -> dict[str, str]:
     """The numbers of one run by name, ready to print. Accuracies are those on test problems, with 95 % intervals."""
-    rows = {"seed": str(summary.seed)}
+    rows = {"seed": n.MISSING if summary.seed is None else str(summary.seed)}
     if summary.status.state != "finished":
         rows["status"] = f"{summary.status.state} at {summary.num_steps}/{summary.status.num_steps}"
     if summary.entropy is not None:

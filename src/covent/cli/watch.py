@@ -61,11 +61,13 @@ class Watch:
                         page.follow(watched)
                     time.sleep(_LOOKS_S)
         except KeyboardInterrupt:
-            output.say("no longer watching; the runs go on")
+            output.say("", "no longer watching; the runs go on")
+        # Where no terminal is watching, the live table ends without a newline.
+        output.say("")
         if page is not None:
             page.write(reload_s=None)
             if page.path.exists():
-                output.say(f"report: {page.path}")
+                output.say(f"\nreport: {page.path}")
         return Outcome({"runs": [run.facts() for run in watched]})
 
 
@@ -91,9 +93,9 @@ class _Page:
         """The page as the folders are now; a row that is half written is waited for."""
         from covent.errors import StoreError
         from covent.report.page import write_report
-        from covent.store.reader import read_run
+        from covent.store.salvage import salvaged_run
 
         try:
-            write_report([read_run(folder) for folder in self._folders], self.path, reload_s=reload_s)
+            write_report([salvaged_run(folder) for folder in self._folders], self.path, reload_s=reload_s)
         except StoreError as error:
             self._output.warn(f"The page was not rewritten: {error}")

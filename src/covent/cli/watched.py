@@ -69,9 +69,13 @@ class WatchedRun(LiveRun):
             "ceiling": ahead.ceiling if ahead is not None and ahead.identified else None,
             "ceiling_low": ahead.ceiling_low if ahead is not None and ahead.identified else None,
             "ceiling_high": ahead.ceiling_high if ahead is not None and ahead.identified else None,
+            "ceiling_step": None if ahead is None else ahead.step,
             "covariance_tail": sum(tails) / len(tails) if tails else None,
             "selected_frac": selected / tokens if tokens else None,
             "seconds_left": self._seconds_left(),
+            "num_damaged": sum(
+                tail.num_damaged for tail in (self.steps, self.evaluations, self.updates, self.forecasts)
+            ),
         }
 
     def _seconds_left(self) -> float | None:
@@ -103,21 +107,31 @@ def watch_table(runs: Sequence[WatchedRun]) -> Table:
         "validation": [n.percent(fact["accuracy"]) for fact in known],
         "  its course ": [course[1] for course in courses],
         "reward": [n.percent(fact["reward"]) for fact in known],
-        "ceiling": [_ceiling(fact) for fact in known],
+        "ceiling, live": [_ceiling(fact) for fact in known],
         "covariance in top 2 %": [n.percent(fact["covariance_tail"], 0) for fact in known],
         "tokens selected": [n.share(fact["selected_frac"]) for fact in known],
         "time left": [n.MISSING if fact["seconds_left"] is None else n.minutes(fact["seconds_left"]) for fact in known],
     }
+    if any(fact["num_damaged"] for fact in known):
+        rows["lines not readable"] = [str(fact["num_damaged"]) for fact in known]
     for name, cells in rows.items():
         table.add_row(name, *cells)
+    table.caption = (
+        "ceiling, live: as forecast at the step in brackets, from the points known by then. The report fits all"
+        " points of the run, so its ceiling may differ."
+    )
+    table.caption_justify = "left"
     return table
 
 
 def _ceiling(fact: dict[str, Any]) -> str:
     """As the last forecast has it; above 100 % is impossible and said so."""
+    if fact["ceiling_step"] is None:
+        return n.MISSING
+    at = f" (step {fact['ceiling_step']})"
     if fact["ceiling"] is None:
-        return "not identified"
+        return f"not identified{at}"
     text = n.percent(fact["ceiling"])
     if fact["ceiling_low"] is not None:
         text += f" [{n.fixed(100 * fact['ceiling_low'], 1)}, {n.fixed(100 * fact['ceiling_high'], 1)}]"
-    return f"{text} (impossible)" if fact["ceiling"] > 1 else text
+    return f"{text}, impossible{at}" if fact["ceiling"] > 1 else f"{text}{at}"

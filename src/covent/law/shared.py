@@ -199,7 +199,7 @@ def _explained(values: FloatArray, labels: NDArray[np.intp]) -> float:
 
 def _sentence(p_by_point: float, p_by_run: float | None) -> str:
     if p_by_point >= SIGNIFICANT:
-        return f"One curve does: nothing speaks against it (p = {p_by_point:.2g} by point)."
+        return f"One curve fits all runs: nothing speaks against it (p = {p_by_point:.2g} by point)."
     if p_by_run is None:
         return (
             f"The points do not lie on one curve (p = {p_by_point:.2g}), but with one run in a group this may be its"

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from covent.law.series import FULL_MARKS, in_percent
@@ -30,6 +31,9 @@ SURGED = 2.0
 
 STEADY = 0.05
 """A last third that spends less than this share of all entropy spent is a plateau."""
+
+FEWEST_STEPS = 6
+"""With fewer entropies no phase is told."""
 
 CUT_OFF = 0.2
 """From this share of responses cut off at the length limit on, rewards speak of length."""
@@ -161,18 +165,31 @@ def entropy_course(series: LogSeries) -> Course:
     Of a run folder: the first rollout step, before any update, and the mean of the last 5. Of any other log: the means
     of its first and of its last 5 %. In between, the mean of as many entropies as at the end, around each place.
     """
-    steps, values = series.entropy_steps, series.entropies
-    width = _edge(values.size) if series.ends is None else min(series.ends.num_steps, values.size)
+    ends, values = series.ends, series.entropies
+    width = _edge(values.size) if ends is None else min(ends.num_steps, values.size)
+    start = None if ends is None else ends.entropy_start
+    return course_of(series.entropy_steps, values, width, start, lost_after=series.entropy_lost_after)
+
+
+def course_of(
+    steps: NDArray[np.int64],
+    values: NDArray[np.float64],
+    width: int,
+    start: float | None = None,
+    *,
+    lost_after: int | None = None,
+) -> Course:
+    """How entropies went, from means over `width` of them; `start` stands for the first of these where it is given."""
     means = np.convolve(values, np.full(width, 1 / width), mode="valid")
-    start = float(means[0]) if series.ends is None else series.ends.entropy_start
+    first = float(means[0]) if start is None else start
     end = float(means[-1])
     thirds = None
-    if values.size >= 6 and end < start:
+    if values.size >= FEWEST_STEPS and end < first:
         cuts = steps[0] + (steps[-1] - steps[0]) * np.array([1 / 3, 2 / 3])
-        at = [start, *np.interp(cuts, steps[: means.size] + (width - 1) / 2, means).tolist(), end]
-        thirds = tuple((before - after) / (start - end) for before, after in itertools.pairwise(at))
+        at = [first, *np.interp(cuts, steps[: means.size] + (width - 1) / 2, means).tolist(), end]
+        thirds = tuple((before - after) / (first - end) for before, after in itertools.pairwise(at))
         assert len(thirds) == 3
-    return Course(start, end, float(np.min(means)), thirds, series.entropy_lost_after)
+    return Course(first, end, float(np.min(means)), thirds, lost_after)
 
 
 def accuracy_ends(series: LogSeries) -> tuple[float, float]:

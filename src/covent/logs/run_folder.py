@@ -22,6 +22,9 @@ END_STEPS = 5
 END_POINTS = 3
 """Points of the law whose mean is an accuracy "by then"."""
 
+TRAINING_REWARD = "training reward"
+"""The accuracy of a run that has no validation."""
+
 _SOURCES = ("validation", "training")
 _UNCONTROLLED = {"ppo_clip", "grpo", "none"}
 
@@ -69,7 +72,7 @@ def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries
     points = law_series(run, source, window)
     if not len(points):
         raise LogError(f"{run.folder} holds no point of the law: {_why_no_points(run, source, points.window)}")
-    warnings = list(run.notes)
+    warnings = run.remarks
     if source == "training" and not len(law_series(run, "validation", window)):
         warnings.append("No validation accuracy meets a whole block of steps, so R is the training reward.")
     first = next(row.entropy for row in run.steps if row.entropy.value is not None)
@@ -79,7 +82,7 @@ def run_series(run: Run, source: Source, window: int | None = None) -> LogSeries
         source=run.folder,
         format="covent run folder",
         kind=source,
-        accuracy_metric=_accuracy_name(run) if source == "validation" else "training reward",
+        accuracy_metric=accuracy_name(run) if source == "validation" else TRAINING_REWARD,
         entropy_metric="entropy",
         definition=EntropyDefinition(
             estimator=first.estimator,
@@ -141,7 +144,8 @@ def _why_no_points(run: Run, source: Source, window: int) -> str:
     return f"no block of {window} rollout steps is complete."
 
 
-def _accuracy_name(run: Run) -> str:
+def accuracy_name(run: Run) -> str:
+    """What the validation of a run measured."""
     sizes = {row.num_samples for row in run.evaluations if row.split == "validation"}
     return f"validation avg@{sizes.pop()}" if len(sizes) == 1 else "validation avg@k"
 

@@ -46,6 +46,7 @@ def entropy_change_chart(run: Run, style: Style) -> Chart | None:
         " speaks.",
         figure=chart,
         table=table(names, steps, observed.tolist(), *sums, rest.tolist()),
+        about="entropy change since the start on the probe states, nats",
         links="x",
     )
 
@@ -80,6 +81,7 @@ def agreement_chart(run: Run, style: Style) -> Chart | None:
         f" {n.fixed(slope(accounted, observed))}. Theorem 2: correlation {n.fixed(correlation(predicted, observed))}.",
         figure=chart,
         table=table(["step", "observed", *series.explained], steps, observed.tolist(), *columns),
+        about="entropy change of each rollout step on the probe states, nats",
         links="data",
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from covent.report.compare import labels
-from covent.report.summary import method
+from covent.report.experiments import experiments
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -71,6 +71,8 @@ class Chart:
     """Whether the page offers a logarithmic vertical axis."""
     run: int | None = None
     """Which run of the page it is about; None where it shows several."""
+    about: str = ""
+    """What its table holds, where that is more or other than what the vertical axis says."""
     links: Literal["x", "data", ""] = ""
     """Where a point keeps the rollout step that it leads to: in x, in its own data, or nowhere."""
 
@@ -97,18 +99,18 @@ class Style:
 
 
 def styles(runs: Sequence[Run], others: Sequence[str] = ()) -> list[Style]:
-    """One style for each run: colour and symbol tell the method, dashes tell the runs of one method apart.
+    """One style for each run: colour and symbol tell the experiment, dashes tell its runs apart.
 
     Args:
         runs: run folders.
         others: names of logs of other engines that come after them; each is a method of its own.
     """
-    named = list(zip(labels(runs), [method(run) for run in runs], strict=True))
+    named = list(zip(labels(runs), experiments(runs), strict=True))
     return styles_of([*named, *((name, name) for name in others)])
 
 
 def styles_of(named: Sequence[tuple[str, str]]) -> list[Style]:
-    """One style for each (label, method)."""
+    """One style for each (label, experiment)."""
     methods = list(dict.fromkeys(kind for _, kind in named))
     seen: dict[str, int] = {}
     found: list[Style] = []
@@ -156,6 +158,12 @@ def figure(x_title: str) -> go.Figure:
             yaxis=axis,
         )
     )
+
+
+def share_axis(chart: go.Figure, values: Sequence[Cell]) -> None:
+    """Label the vertical axis in percent where all values are shares; a reward function gives numbers of any size."""
+    if all(0 <= value <= 1 for value in values if isinstance(value, float | int)):
+        chart.update_yaxes(tickformat=".2~%")
 
 
 def line(

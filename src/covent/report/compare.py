@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
+from covent.report.experiments import unlike
 from covent.report.summary import method
 from covent.store.reader import Run
 
@@ -29,6 +30,8 @@ class Comparison(BaseModel):
     """Mean entropy over all common steps: the areas under the two curves."""
     common_start: bool | None
     """Whether both runs started from the same weights; None when one of them does not say."""
+    other_settings: list[str]
+    """Settings besides the control in which the two runs differ."""
     differences: dict[str, Difference]
     """Accuracy on test problems at the end, this run minus the baseline, paired by problem; avg@k and pass@k."""
 
@@ -37,7 +40,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """One legend label for each run, unique: the name alone where it is, else with the seed, else with the folder."""
     ways = [
         [run.name for run in runs],
-        [f"{run.name} · seed {run.header.seed}" for run in runs],
+        [run.name if run.seed is None else f"{run.name} · seed {run.seed}" for run in runs],
         [f"{run.name} · {run.folder.name}" for run in runs],
         [f"{run.name} · {run.folder.name} ({number})" for number, run in enumerate(runs, start=1)],
     ]
@@ -56,14 +59,15 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
         return []
     wanted = baseline_method(runs)
     named = list(zip(labels(runs), runs, strict=True))
-    bases: dict[int, tuple[str, Run]] = {}
+    bases: dict[int, list[tuple[str, Run]]] = {}
     for label, run in named:
-        if method(run) == wanted:
-            bases.setdefault(run.header.seed, (label, run))
+        if method(run) == wanted and run.seed is not None:
+            bases.setdefault(run.seed, []).append((label, run))
     found = []
     for label, run in named:
-        if method(run) != wanted and run.header.seed in bases:
-            comparison = _comparison(label, run, *bases[run.header.seed])
+        if method(run) != wanted and run.seed in bases:
+            closest = min(bases[run.seed], key=lambda base: len(unlike(run, base[1])))
+            comparison = _comparison(label, run, *closest)
             if comparison is not None:
                 found.append(comparison)
     return found
@@ -85,6 +89,7 @@ def _comparison(label: str, run: Run, base_label: str, base: Run) -> Comparison 
         end_entropy=(float(np.mean([mine[s] for s in end])), float(np.mean([theirs[s] for s in end]))),
         mean_entropy=(float(np.mean([mine[s] for s in common])), float(np.mean([theirs[s] for s in common]))),
         common_start=None if None in starts else starts[0] == starts[1],
+        other_settings=unlike(run, base),
         differences=_differences(run, base),
     )
 

@@ -53,6 +53,7 @@ def group_chart(run: Run, style: Style) -> Chart | None:
         note=f"Over the run {n.percent(idle)} of {total} groups were all right or all wrong.{again}",
         figure=chart,
         table=table(["step", *shares, "generation rounds"], steps, *shares.values(), rounds),
+        about="shares of the groups, and how often it was generated in the step",
         links="x",
     )
 

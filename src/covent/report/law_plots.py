@@ -90,14 +90,15 @@ def law_chart(subject: Subject, parts: Sequence[Prefix]) -> Chart | None:
     return Chart(
         anchor="law",
         title=style.label,
-        y_label=f"accuracy R ({points.accuracy_metric})",
+        y_label=f"R: {points.accuracy_metric}",
         caption="Time runs to the left. Each point is one accuracy against the mean entropy of the steps around it;"
         " such averaging raises R² by itself. Grey: 95 % band of the curve. Bar at H = 0: 95 % interval of the"
         " ceiling.",
         note=f"{_ceiling_note(fitted)} R² {n.fixed(fitted.r2, 3)} for the law,"
         f" {n.fixed(rival.r2, 3)} for the straight line, over {counted(fitted.n, 'point')}{over}.",
         figure=chart,
-        table=table(["known at step", "entropy H", "accuracy R"], at, h, r),
+        table=table(["known at step", "entropy H, nats", f"R, {points.accuracy_metric}"], at, h, r),
+        about="points of the law",
         links="data",
     )
 
@@ -127,10 +128,11 @@ def forecast_chart(subject: Subject, parts: Sequence[Prefix]) -> Chart | None:
         " law but forecasts nothing. The table holds every position of the slider.",
         figure=chart,
         table=table(
-            ["first part", "error at the end", "error, told the later H", "error, no change", "ceiling"],
+            ["first part", "forecast − observed", "told the later H − observed", "no change − observed", "ceiling"],
             [row[0] for row in told],
             *scaled,
         ),
+        about="what each first part foretold of the end, and how far off it was; fractions",
         links="x",
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,14 +13,16 @@ from covent.law.series import counted
 from covent.logs.results import FitResult, pooled_result
 from covent.logs.run_folder import END_STEPS
 from covent.report import numbers as n
-from covent.report.chart import Chart, band, dots, figure, line, stacked, table
+from covent.report.accuracy import AccuracyChange
+from covent.report.chart import Chart, Style, band, dots, figure, line, share_axis, stacked, table
+from covent.report.experiments import repetitions, unlike
 from covent.report.plots import course, running_mean
-from covent.report.seeds import FEW, OverSeeds, curve_over_seeds, over_seeds
+from covent.report.seeds import FEW, FEWEST, OverSeeds, curve_over_seeds, interquartile_mean, over_seeds
 from covent.report.subject import Subject
 from covent.report.summary import RunSummary
 from covent.report.tables import ceiling_marks, short_ceiling
+from covent.report.words import MOST_SETTINGS
 from covent.store.reader import Run
-from covent.visible import visible
 
 _GRID = 60
 
@@ -32,7 +33,7 @@ class MethodSummary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    seeds: list[int]
+    num_runs: int
     end_entropy: OverSeeds | None
     """Mean of the last rollout steps, nats."""
     average: OverSeeds | None
@@ -61,31 +62,40 @@ class Methods:
     charts: list[Chart]
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The runs of one experiment that count: other seeds, all else equal."""
+
+    name: str
+    members: list[Subject]
+    left_out: list[str]
+    """Runs that do not count, and why."""
+
+    @property
+    def style(self) -> Style:
+        return self.members[0].style
+
+
 def methods(subjects: Sequence[Subject]) -> Methods | None:
     """Methods of which at least one has several runs; None where there is none."""
-    groups = _groups(subjects)
-    if not any(len(group) > 1 for group in groups.values()):
+    groups = repeated(subjects)
+    if not any(len(group.members) > 1 for group in groups):
         return None
-    found = [method_summary(name, group) for name, group in groups.items()]
-    fewest = min(len(group) for group in groups.values())
-    few = (
-        f" With {fewest} runs of a method such an interval is too narrow: take it as a lower bound of the doubt."
-        if fewest < FEW
-        else ""
-    )
-    lead = f" Only {counted(fewest, 'run')} of a method: leads, not results." if fewest < FEW else ""
-    told = [f"{each.name} over {counted(len(each.seeds), 'run')} {_ends(each)}" for each in found]
+    found = [method_summary(group.name, group.members) for group in groups]
+    counts = sorted({len(group.members) for group in groups})
+    lead = f" Only {counted(counts[0], 'run')} of a method: leads, not results." if counts[0] < FEW else ""
+    told = [f"{each.name} over {counted(each.num_runs, 'run')} {_ends(each)}" for each in found]
     charts = [
         _band_chart(groups, "entropy", "Policy entropy over seeds", "nats", _entropy_of),
-        _band_chart(groups, "accuracy", "Accuracy over seeds", "validation accuracy", _accuracy_of),
+        _accuracy_chart(groups),
         _law_chart(groups, found),
         _cost_chart(groups, found),
     ]
     return Methods(
         headline=f"{'; '.join(told[:MOST_TOLD])}.{lead}",
-        intro="Interquartile mean over the runs of a method, the mean where there are fewer than four, with the 95 %"
-        " interval of a bootstrap over seeds, stratified by task." + few,
-        columns=COLUMNS,
+        intro="Runs that differ in nothing but the seed, together. Interquartile mean over them, the mean where there"
+        f" are fewer than four{_interval(counts)}.{_doubt(counts)}",
+        columns=_columns(groups),
         rows=[_row(summary) for summary in found],
         notes=[
             f"entropy: mean of the last {END_STEPS} steps, nats",
@@ -93,9 +103,65 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
             "ceiling: one law through the points of all runs of the method",
             "cost: wall time and training responses of a run",
             *ceiling_marks([summary.law for summary in found if summary.law is not None]),
+            *_differences(groups),
+            *(f"left out: {sentence}" for group in groups for sentence in group.left_out),
         ],
         charts=[chart for chart in charts if chart is not None],
     )
+
+
+def repeated(subjects: Sequence[Subject]) -> list[Repeated]:
+    """The run folders of a page by experiment."""
+    by_name: dict[str, list[Subject]] = {}
+    for each in subjects:
+        if each.run is not None:
+            by_name.setdefault(each.experiment, []).append(each)
+    found = []
+    for name, members in by_name.items():
+        kept, others = repetitions([_folder(each)[0] for each in members])
+        told = [f"{members[place].label} {why}" for place, why in others.items()]
+        found.append(Repeated(name, [members[place] for place in kept], told))
+    return found
+
+
+def _interval(counts: Sequence[int]) -> str:
+    return ", with the 95 % interval of a bootstrap over seeds" if counts[-1] >= FEWEST else ""
+
+
+def _doubt(counts: Sequence[int]) -> str:
+    """What the numbers of runs forbid to conclude.
+
+    Args:
+        counts: of runs in a method, increasing.
+    """
+    text = ""
+    if counts[0] < FEWEST:
+        text += f" Fewer than {FEWEST} runs are too few seeds for an interval: their own values stand in brackets."
+    if any(FEWEST <= count < FEW for count in counts):
+        few = next(count for count in counts if count >= FEWEST)
+        text += f" With {few} runs such an interval is too narrow: take it as a lower bound of the doubt."
+    return text
+
+
+def _differences(groups: Sequence[Repeated]) -> list[str]:
+    """Settings besides the control in which the methods of the page differ, so that their rows are not comparable."""
+    runs = [_folder(group.members[0])[0] for group in groups]
+    paths = list(dict.fromkeys(path for run in runs[1:] for path in unlike(runs[0], run)))
+    if not paths:
+        return []
+    more = f" and {len(paths) - MOST_SETTINGS} more" if len(paths) > MOST_SETTINGS else ""
+    return [f"not the control alone: the methods also differ in {', '.join(paths[:MOST_SETTINGS])}{more}"]
+
+
+def _columns(groups: Sequence[Repeated]) -> list[str]:
+    """With the number of samples in place of k where all runs have the same."""
+    summaries = [_folder(each)[1] for group in groups for each in group.members]
+
+    def measure(kind: str) -> str:
+        found = {change.measure for summary in summaries if (change := _test(summary, kind)) is not None}
+        return found.pop() if len(found) == 1 else f"{kind}@k"
+
+    return [measure(name.removesuffix("@k")) if name.endswith("@k") else name for name in COLUMNS]
 
 
 MOST_TOLD = 4
@@ -114,18 +180,15 @@ def _ends(summary: MethodSummary) -> str:
 
 def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
     """One method over its runs."""
-    tasks: dict[str, list[Subject]] = {}
-    for each in group:
-        tasks.setdefault(_task(each), []).append(each)
 
     def statistic(of: Callable[[Run, RunSummary], float | None]) -> OverSeeds | None:
-        values = [[of(*_folder(each)) for each in members] for members in tasks.values()]
-        return over_seeds([[value for value in row if value is not None] for row in values])
+        values = [of(*_folder(each)) for each in group]
+        return over_seeds([[value for value in values if value is not None]])
 
     points = [each.points for each in group if each.points is not None]
     return MethodSummary(
         name=name,
-        seeds=[_folder(each)[1].seed for each in group],
+        num_runs=len(group),
         end_entropy=statistic(lambda _, summary: summary.entropy.last if summary.entropy else None),
         average=statistic(lambda _, summary: _tested(summary, "avg", end=True)),
         gain=statistic(_gain),
@@ -136,27 +199,20 @@ def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
     )
 
 
-def _groups(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
-    groups: dict[str, list[Subject]] = {}
-    for each in subjects:
-        if each.summary is not None:
-            groups.setdefault(visible(each.summary.method), []).append(each)
-    return groups
-
-
 def _folder(subject: Subject) -> tuple[Run, RunSummary]:
     assert subject.run is not None and subject.summary is not None
     return subject.run, subject.summary
 
 
-def _task(subject: Subject) -> str:
-    return json.dumps(_folder(subject)[0].header.config.get("task"), sort_keys=True)
+def _test(summary: RunSummary, kind: str) -> AccuracyChange | None:
+    """avg@k, or pass@k at the largest k, on the test problems."""
+    found = [c for c in summary.accuracy if c.split == "test" and c.measure.startswith(kind)]
+    return found[-1] if found else None
 
 
 def _tested(summary: RunSummary, kind: str, *, end: bool) -> float | None:
-    """avg@k, or pass@k at the largest k, on the test problems."""
-    found = [c for c in summary.accuracy if c.split == "test" and c.measure.startswith(kind)]
-    estimate = (found[-1].end if end else found[-1].start) if found else None
+    change = _test(summary, kind)
+    estimate = None if change is None else change.end if end else change.start
     return None if estimate is None else estimate.value
 
 
@@ -171,7 +227,7 @@ def _row(summary: MethodSummary) -> list[str]:
 
     return [
         summary.name,
-        str(len(summary.seeds)),
+        str(summary.num_runs),
         _told(summary.end_entropy, n.plain),
         shares(summary.average),
         _told(summary.gain, lambda x: n.signed(100 * x, 1), " points"),
@@ -183,11 +239,13 @@ def _row(summary: MethodSummary) -> list[str]:
 
 
 def _told(value: OverSeeds | None, text: Callable[[float], str], unit: str = "") -> str:
+    """The statistic with its interval; of two runs their own values in its place."""
     if value is None:
         return n.MISSING
-    if value.low is None or value.high is None:
-        return f"{text(value.value)}{unit}"
-    return f"{text(value.value)}{unit} [{text(value.low)}, {text(value.high)}]"
+    told = f"{text(value.value)}{unit}"
+    if value.low is not None and value.high is not None:
+        return f"{told} [{text(value.low)}, {text(value.high)}]"
+    return told if value.num_runs == 1 else f"{told} ({', '.join(map(text, sorted(value.values)))})"
 
 
 def _entropy_of(subject: Subject) -> dict[int, float]:
@@ -195,66 +253,107 @@ def _entropy_of(subject: Subject) -> dict[int, float]:
     return dict(zip(steps, running_mean(values), strict=True))
 
 
+def _accuracy_chart(groups: Sequence[Repeated]) -> Chart | None:
+    """Validation accuracy; the training reward where no method has all of that."""
+    rewarded = [any(not course(each).accuracy[0] for each in group.members) for group in groups]
+    if all(rewarded):
+        return _band_chart(groups, "accuracy", "Training reward over seeds", "training reward", _reward_of)
+    kept = [group for group, by_reward in zip(groups, rewarded, strict=True) if not by_reward]
+    missing = [group.name for group, by_reward in zip(groups, rewarded, strict=True) if by_reward]
+    names = {course(each).name for group in kept for each in group.members}
+    label = names.pop() if len(names) == 1 else "validation avg@k"
+    chart = _band_chart(kept, "accuracy", "Accuracy over seeds", label, _accuracy_of)
+    if chart is None or not missing:
+        return chart
+    return replace(chart, note=f"Not here, for want of validation: {', '.join(missing)}.")
+
+
 def _accuracy_of(subject: Subject) -> dict[int, float]:
-    each = course(subject)
-    return dict(zip(*(each.accuracy if each.accuracy[0] else each.reward), strict=True))
+    return dict(zip(*course(subject).accuracy, strict=True))
+
+
+def _reward_of(subject: Subject) -> dict[int, float]:
+    steps, values = course(subject).reward
+    return dict(zip(steps, running_mean(values), strict=True))
 
 
 def _band_chart(
-    groups: dict[str, list[Subject]], anchor: str, title: str, y_label: str, of: Callable[[Subject], dict[int, float]]
+    groups: Sequence[Repeated], anchor: str, title: str, y_label: str, of: Callable[[Subject], dict[int, float]]
 ) -> Chart | None:
     """Curves of each method: their interquartile mean over the steps that all its runs have, in its band."""
-    chart, parts = figure("rollout step"), []
-    for name, group in groups.items():
-        style, curves = group[0].style, [of(each) for each in group]
+    chart, parts, shown = figure("rollout step"), [], []
+    for group in groups:
+        style, curves = group.style, [of(each) for each in group.members]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
         if not steps:
             continue
         values = np.array([[curve[step] for step in steps] for curve in curves])
-        middle, low, high = curve_over_seeds(values)
-        label = group[0].label if len(group) == 1 else f"{name}, {len(group)} runs"
-        if len(group) > 1:
+        label = style.label if len(curves) == 1 else f"{group.name}, {len(curves)} runs"
+        ends: list[list[float]] | list[list[None]]
+        if len(curves) >= FEWEST:
+            middle, low, high = curve_over_seeds(values)
             chart.add_traces(band(steps, low, high, label, style.color))
+            ends = [low, high]
+        else:
+            middle, ends = interquartile_mean(values, axis=0).tolist(), [[None] * len(steps)] * 2
+            for curve in values.tolist() if len(curves) > 1 else ():
+                chart.add_trace(line(steps, curve, label, style.color, width=1, opacity=0.5, in_legend=False))
         chart.add_trace(line(steps, middle, label, style.color, width=2.4))
-        parts.append((label, table(["step", "interquartile mean", "low", "high"], steps, middle, low, high)))
+        parts.append((label, table(["step", "interquartile mean", "95 % low", "95 % high"], steps, middle, *ends)))
+        shown += values.ravel().tolist()
     if not parts:
         return None
-    chart.update_yaxes(rangemode="tozero") if anchor == "entropy" else chart.update_yaxes(tickformat=".2~%")
+    if anchor == "entropy":
+        chart.update_yaxes(rangemode="tozero")
+    else:
+        share_axis(chart, shown)
     return Chart(
         anchor=f"methods-{anchor}",
         title=title,
         y_label=y_label,
-        caption="Line: interquartile mean over the runs of a method. Band: 95 % bootstrap interval over seeds.",
+        caption=_band_caption(groups),
         figure=chart,
         table=stacked(parts, "method"),
     )
 
 
-def _law_chart(groups: dict[str, list[Subject]], found: Sequence[MethodSummary]) -> Chart | None:
+def _band_caption(groups: Sequence[Repeated]) -> str:
+    sizes = {len(group.members) for group in groups}
+    text = "Strong line: interquartile mean over the runs of a method, the mean where there are fewer than four."
+    if max(sizes) >= FEWEST:
+        text += " Band: 95 % bootstrap interval over seeds."
+    if 2 in sizes:
+        text += " Thin: the two runs of a method that has no more; they are too few seeds for an interval."
+    return text
+
+
+def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Chart | None:
     """The points of all runs, and one law a method."""
     chart, parts, notes = figure("policy entropy H, nats"), [], []
-    for summary, group in zip(found, groups.values(), strict=True):
-        law, color = summary.law, group[0].style.color
+    measures: set[str] = set()
+    for summary, group in zip(found, groups, strict=True):
+        law, color = summary.law, group.style.color
         if law is None:
             continue
-        known = [(each, each.points) for each in group if each.points is not None]
+        known = [(each, each.points) for each in group.members if each.points is not None]
         h = [value for _, points in known for value in points.entropy.tolist()]
         r = [value for each, points in known for value in (points.accuracy / each.scale).tolist()]
-        chart.add_trace(dots(h, r, summary.name, color, symbol=group[0].style.symbol, size=5, opacity=0.55))
+        chart.add_trace(dots(h, r, summary.name, color, symbol=group.style.symbol, size=5, opacity=0.55))
         if law.a is not None and law.b is not None:
             grid = np.linspace(0.0, 1.03 * max(h), _GRID)
             curve = law_accuracy(grid, law.a, law.b).tolist()
             chart.add_trace(line(grid.tolist(), curve, f"{summary.name}, law", color, width=2.2))
+        measures |= {points.accuracy_metric for _, points in known}
         notes.append(f"{summary.name}: ceiling {n.ceiling(law) if law.identified else 'not identified'}.")
-        parts.append((summary.name, table(["entropy H", "accuracy R"], h, r)))
+        parts.append((summary.name, table(["entropy H, nats", "R"], h, r)))
     if not parts:
         return None
     chart.update_xaxes(rangemode="tozero")
-    chart.update_yaxes(tickformat=".2~%")
+    share_axis(chart, [row[1] for _, part in parts for row in part.rows])
     return Chart(
         anchor="methods-law",
         title="The law of each method",
-        y_label="accuracy R",
+        y_label=f"R: {', '.join(sorted(measures))}",
         caption="Points of all runs of a method together, and one law through them.",
         note=" ".join(notes),
         figure=chart,
@@ -262,20 +361,23 @@ def _law_chart(groups: dict[str, list[Subject]], found: Sequence[MethodSummary])
     )
 
 
-def _cost_chart(groups: dict[str, list[Subject]], found: Sequence[MethodSummary]) -> Chart | None:
+def _cost_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Chart | None:
     """Gain in accuracy beside its cost in responses."""
     known = [summary for summary in found if summary.gain is not None and summary.responses is not None]
     if not known:
         return None
     chart, rows = figure("training responses of a run"), []
-    for summary, group in zip(found, groups.values(), strict=True):
-        gain, cost, style = summary.gain, summary.responses, group[0].style
+    for summary, group in zip(found, groups, strict=True):
+        gain, cost, style = summary.gain, summary.responses, group.style
         if gain is None or cost is None:
             continue
         trace = dots([cost.value], [gain.value], summary.name, style.color, symbol=style.symbol, size=11)
         if gain.low is not None and gain.high is not None:
             ends = {"array": [gain.high - gain.value], "arrayminus": [gain.value - gain.low]}
             trace.update(error_y={"type": "data", "symmetric": False, "thickness": 1.5, "width": 5} | ends)
+        elif gain.num_runs > 1:
+            few = dots([cost.value] * 2, gain.values, summary.name, style.color, symbol=style.symbol, size=6)
+            chart.add_trace(few.update(showlegend=False, opacity=0.5))
         chart.add_trace(trace)
         seconds = None if summary.seconds is None else summary.seconds.value
         rows.append([summary.name, gain.value, gain.low, gain.high, cost.value, seconds])
@@ -285,7 +387,8 @@ def _cost_chart(groups: dict[str, list[Subject]], found: Sequence[MethodSummary]
         anchor="methods-cost",
         title="Gain beside cost",
         y_label="gain in avg@k on the test problems",
-        caption="Higher is better, further left is cheaper. Wall time, in the table, depends on the machine.",
+        caption="Higher is better, further left is cheaper. Bars: 95 % bootstrap intervals over seeds; small: the two"
+        " runs of a method that has no more. Wall time, in the table, depends on the machine.",
         figure=chart,
-        table=table(["method", "gain", "low", "high", "responses", "wall time, s"], *zip(*rows, strict=True)),
+        table=table(["method", "gain", "95 % low", "95 % high", "responses", "wall time, s"], *zip(*rows, strict=True)),
     )

@@ -13,7 +13,7 @@ import hashlib
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -32,17 +32,22 @@ from covent.logs.series import LogSeries
 from covent.report import numbers as n
 from covent.report.chart import FAINT, INK, MUTED, Chart
 from covent.report.compare import comparisons
+from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
-from covent.report.methods import methods
-from covent.report.sections import sections
+from covent.report.methods import methods, repeated
+from covent.report.phases import Fate, fate, fate_of
+from covent.report.sections import missing_rows, sections
+from covent.report.settings import differing, flat, nested, scalar
 from covent.report.subject import Subject, subjects
 from covent.report.summary import RunSummary
 from covent.report.tables import glance, glance_notes, readings
 from covent.report.tokens import compressed, packed_rollouts
 from covent.report.verdicts import answers
-from covent.report.words import comparison_findings, findings, headline, log_findings, verdict_of_ratios
+from covent.report.words import comparison_findings, findings, headline, log_findings, verdict
+from covent.store.coverage import is_own
 from covent.store.durable import disk_errors, replace
 from covent.store.reader import Run
+from covent.store.schema import RunHeader
 from covent.visible import visible
 
 MOST_SIDE_BY_SIDE = 3
@@ -73,10 +78,12 @@ def write_report(
     return write_page(subjects(runs, logs), path, reload_s=reload_s)
 
 
-def write_page(shown: Sequence[Subject], path: Path | str, *, reload_s: int | None = None) -> Path:
-    """As `write_report`, for subjects that are there already."""
+def write_page(
+    shown: Sequence[Subject], path: Path | str, *, reload_s: int | None = None, left_out: Sequence[str] = ()
+) -> Path:
+    """As `write_report`, for subjects that are there already; `left_out` says which are not, and why."""
     path = Path(path)
-    text = page_of(shown, reload_s=reload_s)
+    text = page_of(shown, reload_s=reload_s, left_out=left_out)
     with disk_errors(f"Writing {path}", "then: call again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -96,8 +103,8 @@ def page(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> str:
     return page_of(subjects(runs, logs))
 
 
-def page_of(shown: Sequence[Subject], *, reload_s: int | None = None) -> str:
-    """As `page`, for subjects that are there already; `reload_s` is that of `write_report`."""
+def page_of(shown: Sequence[Subject], *, reload_s: int | None = None, left_out: Sequence[str] = ()) -> str:
+    """As `page`, for subjects that are there already; the rest as in `write_page`."""
     if not shown:
         raise ConfigError("A report needs at least one run folder or log; none was given.")
     runs = [subject.run for subject in shown if subject.run is not None]
@@ -125,11 +132,12 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None) -> str:
         slider_percents=[round(100 * fraction) for fraction in FRACTIONS],
         names=[subject.label for subject in shown],
         folder_names=[subject.label for subject in shown if subject.run is not None],
-        **_words(shown),
+        **_words(shown, left_out),
         **_run_card(runs),
         sections=sections(shown, parts),
         sliders=set(sliders),
         rollouts=packed_rollouts(runs),
+        rollout_gaps=missing_rows("rollouts", [(subject.label, subject.run) for subject in shown]),
         verifier_faults=[
             (s.style, s.run.verifier_faults) for s in shown if s.run is not None and s.run.verifier_faults
         ],
@@ -143,20 +151,15 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None) -> str:
     )
 
 
-def _words(shown: Sequence[Subject]) -> dict[str, Any]:
+def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     """Everything that the page says in sentences and in single numbers."""
     folders = [
         (each.label, each.run, each.summary) for each in shown if each.run is not None and each.summary is not None
     ]
     names, runs, summaries = [row[0] for row in folders], [row[1] for row in folders], [row[2] for row in folders]
     found = comparisons(runs)
-    ratios = [
-        (each.summary.entropy.ratio if each.summary.entropy else None)
-        if each.summary is not None
-        else (None if each.told is None else 1 - each.told.entropy_spent_frac)
-        for each in shown
-    ]
-    kinds = [each.label if each.summary is None else each.summary.method for each in shown]
+    fates = [_fate(each) for each in shown]
+    kinds = [each.experiment for each in shown]
     over = methods(shown)
     columns, rows = glance(names, summaries)
     told = [each.told for each in shown if each.run is None and each.told is not None]
@@ -169,10 +172,10 @@ def _words(shown: Sequence[Subject]) -> dict[str, Any]:
     )
     return {
         "title": " · ".join(each.label for each in shown),
-        "verdict": verdict_of_ratios([each.label for each in shown], ratios, kinds),
+        "verdict": verdict([each.label for each in shown], fates, kinds),
         "methods": over,
         "headline": lead,
-        "banners": _banners(names, summaries),
+        "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
         "verdicts": [(each.style, answers(each)) for each in shown],
         "glance_columns": columns,
         "glance": rows if len(shown) > 1 or folders else [],
@@ -188,15 +191,25 @@ def _words(shown: Sequence[Subject]) -> dict[str, Any]:
             )
             for each in shown
         ],
-        "against": comparison_findings(found, summaries),
+        "against": comparison_findings(found, summaries, [each.experiment for each in shown if each.run is not None]),
         "numbers": [(each.style, readings(each.summary)) for each in shown if each.summary is not None],
     }
+
+
+def _fate(subject: Subject) -> Fate | None:
+    """What became of its entropy; of a run also where it has no point of the law."""
+    if subject.summary is not None:
+        entropy = subject.summary.entropy
+        return None if entropy is None else fate_of(entropy, subject.summary.num_steps)
+    if subject.told is None or subject.points is None:
+        return None
+    return fate(subject.told.phase, subject.told.entropy_spent_frac, len(subject.points.entropies))
 
 
 def _run_card(runs: Sequence[Run]) -> dict[str, Any]:
     """What produced the runs, and how to produce them again."""
     same, other = _settings(runs) if runs else ("", [])
-    own = [run for run in runs if "task" in run.header.config]
+    own = [run for run in runs if is_own(run.header.config) and "config" not in run.gaps]
     commands = [
         f"covent train {shlex.quote(str(run.folder / 'config.yaml'))} --out again-{place}"
         for place, run in enumerate(own)
@@ -220,7 +233,7 @@ def figure_json(chart: Chart) -> Markup:
 def table_json(chart: Chart) -> Markup:
     """The table under a plot as JSON that is safe inside a script element; its text has no control characters."""
     rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in chart.table.rows]
-    title = visible(f"{chart.title}: {chart.y_label}")
+    title = visible(f"{chart.title}: {chart.about or chart.y_label}")
     facts = {
         "title": title,
         "anchor": chart.anchor,
@@ -274,7 +287,7 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
             say("{} has no law: {}", name, summary.main_law.reason or "")
         if not summary.num_steps:
             say("{} has no rollout step yet.", name)
-        for note in summary.notes:
+        for note in [*summary.notes, *(sentence for found in summary.gaps.values() for sentence in found)]:
             say("{}: {}", name, note)
     definitions = {summary.entropy.definition for summary in summaries if summary.entropy is not None}
     if len(definitions) > 1:
@@ -282,58 +295,39 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
     return lines
 
 
+def _twice(shown: Sequence[Subject]) -> list[Markup]:
+    """Copies of one run: they are shown, and counted once."""
+    sentences = [sentence for group in repeated(shown) for sentence in group.left_out if sentence.endswith(SAME)]
+    return [isolated(f"{sentence}: counted once.") for sentence in sentences]
+
+
 def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """What produced each run: rows of a table with one column a run."""
-    headers = [run.header for run in runs]
-    versions = sorted({name for header in headers for name in header.versions})
+    versions = sorted({name for run in runs for name in run.header.versions})
+
+    def row(name: str, cell: Callable[[RunHeader], str]) -> tuple[str, list[str]]:
+        return name, [n.MISSING if run.is_header_lost else cell(run.header) for run in runs]
+
     return [
         ("folder", [run.folder.name for run in runs]),
-        ("created", [header.created for header in headers]),
-        ("seed", [str(header.seed) for header in headers]),
-        ("threads", [str(header.threads) for header in headers]),
-        ("commit", [header.commit or "not a checkout" for header in headers]),
-        ("hardware", [header.hardware for header in headers]),
-        ("parameters", [f"{header.num_parameters:,}".replace(",", " ") for header in headers]),
-        ("start model", [header.start_model or n.MISSING for header in headers]),
-        *((name, [header.versions.get(name, n.MISSING) for header in headers]) for name in versions),
+        row("created", lambda header: header.created),
+        ("seed", [n.MISSING if run.seed is None else str(run.seed) for run in runs]),
+        row("threads", lambda header: str(header.threads)),
+        row("commit", lambda header: header.commit or "not a checkout"),
+        row("hardware", lambda header: header.hardware),
+        row("parameters", lambda header: f"{header.num_parameters:,}".replace(",", " ")),
+        row("start model", lambda header: header.start_model or n.MISSING),
+        *((name, [run.header.versions.get(name, n.MISSING) for run in runs]) for name in versions),
     ]
 
 
 def _settings(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[str]]]]:
     """Settings that all runs share, as YAML, and those that differ, one row a setting and one column a run."""
-    flat = [_flat(run.header.config) for run in runs]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    same = {key: flat[0][key] for key in keys if all(key in s and s[key] == flat[0][key] for s in flat)}
-    shared = yaml.safe_dump(_nested(same), sort_keys=False, allow_unicode=True) if same else ""
-    differing = [(".".join(key), [_scalar(s.get(key)) for s in flat]) for key in keys if key not in same]
-    return shared, differing
-
-
-def _flat(config: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Settings by path; a path is no text with dots, since a name may hold one."""
-    found: dict[tuple[str, ...], Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found |= _flat(value, (*above, key))
-        else:
-            found[(*above, key)] = value
-    return found
-
-
-def _nested(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for (*parents, leaf), value in flat.items():
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[leaf] = value
-    return tree
-
-
-def _scalar(value: object) -> str:
-    return (
-        n.MISSING if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    )
+    settings = [flat(run.header.config) for run in runs]
+    other = differing(settings)
+    same = {path: value for path, value in settings[0].items() if path not in other}
+    shared = yaml.safe_dump(nested(same), sort_keys=False, allow_unicode=True) if same else ""
+    return shared, [(".".join(path), [scalar(each.get(path)) for each in settings]) for path in other]
 
 
 def _asset(name: str) -> str:

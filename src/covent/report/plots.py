@@ -8,9 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from covent.logs.run_folder import END_STEPS, entropies
+from covent.logs.run_folder import END_STEPS, accuracy_name, entropies
 from covent.report.accuracy import accuracy_changes
-from covent.report.chart import FAINT, MUTED, OKABE_ITO, Cell, Chart, Style, Table, dots, figure, line, stacked, table
+from covent.report.chart import (
+    FAINT,
+    MUTED,
+    OKABE_ITO,
+    Cell,
+    Chart,
+    Style,
+    Table,
+    dots,
+    figure,
+    line,
+    share_axis,
+    stacked,
+    table,
+)
 from covent.report.subject import Subject
 from covent.store.reader import Run
 from covent.store.schema import Estimate
@@ -45,7 +59,7 @@ def course(subject: Subject) -> Course:
         entropies(run),
         ([step for step, _ in known], [value for _, value in known]),
         ([row.step for row in rows], [row.avg.value for row in rows]),
-        "validation avg@k",
+        accuracy_name(run),
     )
 
 
@@ -61,7 +75,12 @@ def entropy_chart(subjects: Sequence[Subject]) -> Chart | None:
             thin = line(steps, values, style.label, style.color, width=1, opacity=0.35, in_legend=False, run=style.run)
             chart.add_trace(thin)
         chart.add_trace(line(steps, smooth, style.label, style.color, dash=style.dash, width=2.4, run=style.run))
-        parts.append((style.label, table(["step", "entropy, nats", f"{END_STEPS}-step mean"], steps, values, smooth)))
+        parts.append(
+            (
+                style.label,
+                table(["step", "entropy, nats", f"entropy, {END_STEPS}-step mean, nats"], steps, values, smooth),
+            )
+        )
     if not parts:
         return None
     chart.update_yaxes(rangemode="tozero")
@@ -81,33 +100,40 @@ def entropy_chart(subjects: Sequence[Subject]) -> Chart | None:
 def accuracy_chart(subjects: Sequence[Subject]) -> Chart | None:
     """Validation accuracy against step, with the training reward behind it."""
     chart, parts, ends = figure("rollout step"), [], []
-    for each in map(course, subjects):
+    courses = [course(subject) for subject in subjects]
+    tested = any(each.accuracy[0] for each in courses)
+    measures = {each.name for each in courses if each.accuracy[0]}
+    measure = measures.pop() if len(measures) == 1 else "accuracy"
+    for each in courses:
         style, (at, values), (steps, rewards) = each.style, each.accuracy, each.reward
         smooth = dict(zip(steps, running_mean(rewards), strict=True))
         if steps:
             name = f"{style.label}, training"
-            faint = line(steps, list(smooth.values()), name, style.color, width=1.2, opacity=0.45, run=style.run)
-            chart.add_trace(faint)
+            look = {"width": 1.2, "opacity": 0.45} if tested else {"dash": style.dash}
+            chart.add_trace(line(steps, list(smooth.values()), name, style.color, run=style.run, **look))
         if at:
             trace = line(at, values, f"{style.label}, {each.name}", style.color, dash=style.dash, run=style.run)
             trace.update(mode="lines+markers", marker={"color": style.color, "symbol": style.symbol, "size": 5})
             chart.add_trace(trace)
         both = sorted({*steps, *at})
         known = dict(zip(at, values, strict=True))
-        columns = ["step", f"training reward, {END_STEPS}-step mean", "accuracy"]
-        parts.append((style.label, table(columns, both, [smooth.get(s) for s in both], [known.get(s) for s in both])))
+        columns = ["step", f"training reward, {END_STEPS}-step mean", *([measure] if tested else [])]
+        cells = [[smooth.get(s) for s in both], *([[known.get(s) for s in both]] if tested else [])]
+        parts.append((style.label, table(columns, both, *cells)))
         ends += both[-1:]
     if not ends:
         return None
-    chart.update_yaxes(tickformat=".2~%")
+    share_axis(chart, [cell for _, part in parts for row in part.rows for cell in row[1:]])
     # Markers at step 0 would make the axis begin below it.
     chart.update_xaxes(range=[-0.01 * max(ends) - 0.5, max(ends) + 0.01 * max(ends) + 0.5])
     return Chart(
         anchor="accuracy",
-        title="Accuracy",
-        y_label="share right",
+        title="Accuracy" if tested else "Training reward",
+        y_label="share right" if tested else "mean reward",
         caption="Strong, with markers: accuracy on problems that no training prompt repeats, or what the log calls so."
-        f" Faint: the training reward, mean of the {END_STEPS} steps up to it.",
+        f" Faint: the training reward, mean of the {END_STEPS} steps up to it."
+        if tested
+        else f"The mean of the {END_STEPS} steps up to each one. No accuracy on other problems was recorded.",
         figure=chart,
         table=stacked(parts),
         links="x",

@@ -21,6 +21,8 @@ class Section:
     charts: list[Chart]
     absent: str
     """Why there is nothing to see, and how to get it; said only where there are no charts."""
+    gaps: list[tuple[str, str]]
+    """Runs of which rows are missing that this section rests on, and which."""
 
     @property
     def alike(self) -> bool:
@@ -108,6 +110,17 @@ TEXTS: dict[str, tuple[str, str, str]] = {
 }
 """By anchor: title, how to look at it, and why it may be absent and how to get it."""
 
+FILES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("curves", "law", "forecast"), ("steps", "evaluations")),
+    **dict.fromkeys(("change", "agreement", "covariance", "histogram", "tail", "control", "polarity"), ("updates",)),
+    "attribution": ("updates", "attributions"),
+    "tests": ("evaluations", "verdicts"),
+    "groups": ("steps",),
+    "verifier": ("steps", "verifier_faults"),
+    "rollouts": ("samples",),
+}
+"""By anchor: the row files that it is made of."""
+
 
 def sections(subjects: Sequence[Subject], parts: Sequence[Sequence[law_plots.Prefix]]) -> list[Section]:
     """All sections in the order in which a reader asks.
@@ -143,7 +156,26 @@ def sections(subjects: Sequence[Subject], parts: Sequence[Sequence[law_plots.Pre
         "groups": each(health_plots.group_chart),
         "verifier": each(health_plots.verifier_chart),
     }
-    return [Section(anchor, *TEXTS[anchor][:2], _there(found), TEXTS[anchor][2]) for anchor, found in charts.items()]
+    return [
+        _section(anchor, _there(found), missing_rows(anchor, [(one.style.label, one.run) for one in subjects]))
+        for anchor, found in charts.items()
+    ]
+
+
+def missing_rows(anchor: str, runs: Sequence[tuple[str, Run | None]]) -> list[tuple[str, str]]:
+    """What is missing of the rows that a section is made of, by the label of its run."""
+    return [
+        (label, sentence)
+        for label, run in runs
+        if run is not None
+        for file in FILES[anchor]
+        for sentence in [*(note for note in run.notes if f"{file}.jsonl" in note), *run.gaps.get(file, [])]
+    ]
+
+
+def _section(anchor: str, charts: list[Chart], missing: list[tuple[str, str]]) -> Section:
+    title, intro, absent = TEXTS[anchor]
+    return Section(anchor, title, intro, charts, "the rows it is made of are missing." if missing else absent, missing)
 
 
 def _there(charts: Sequence[Chart | None]) -> list[Chart]:

@@ -16,6 +16,10 @@ LEVEL = 0.95
 SEED = 0
 """An interval is a property of the data: the same runs give the same one."""
 
+FEWEST = 3
+"""Below it there is no interval: the bootstrap of two runs can only give the two runs themselves, and they lie on the
+same side of the truth every second time."""
+
 FEW = 5
 """With fewer runs the bootstrap is too narrow, and the page says so."""
 
@@ -27,9 +31,14 @@ class OverSeeds(BaseModel):
 
     value: float
     low: float | None
-    """None for a single run, which says nothing of another seed."""
+    """None for fewer runs than `FEWEST`."""
     high: float | None
-    num_runs: int
+    values: list[float]
+    """Of each run."""
+
+    @property
+    def num_runs(self) -> int:
+        return len(self.values)
 
 
 def interquartile_mean(values: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
@@ -76,19 +85,20 @@ def over_seeds(values: Sequence[Sequence[float]]) -> OverSeeds | None:
     if not flat.size:
         return None
     value = float(interquartile_mean(flat))
-    if flat.size == 1:
-        return OverSeeds(value=value, low=None, high=None, num_runs=1)
+    if flat.size < FEWEST:
+        return OverSeeds(value=value, low=None, high=None, values=flat.tolist())
     drawn = interquartile_mean(flat[stratified_draws([len(each) for each in kept])])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return OverSeeds(value=value, low=float(low), high=float(high), num_runs=flat.size)
+    return OverSeeds(value=value, low=float(low), high=float(high), values=flat.tolist())
 
 
 def curve_over_seeds(curves: NDArray[np.float64]) -> tuple[list[float], list[float], list[float]]:
     """Interquartile mean at each step, and the ends of its interval.
 
     Args:
-        curves: [runs, steps], all runs of one task.
+        curves: [runs, steps], all runs of one task; at least `FEWEST`.
     """
+    assert len(curves) >= FEWEST
     middle = interquartile_mean(curves, axis=0)
     drawn = interquartile_mean(curves[stratified_draws([len(curves)])], axis=1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

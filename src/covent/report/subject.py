@@ -11,6 +11,7 @@ from covent.logs.results import FitResult, fit_result
 from covent.logs.run_folder import run_series
 from covent.logs.series import LogSeries
 from covent.report.chart import Style, styles
+from covent.report.experiments import experiments
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import Run
 
@@ -28,6 +29,8 @@ class Subject:
     fit: FitResult | None
     told: Explanation | None
     """The run in words, as `covent explain` says it."""
+    experiment: str
+    """What it has in common with runs that differ in their seed alone; of a log, its label."""
 
     @property
     def label(self) -> str:
@@ -46,18 +49,19 @@ def subjects(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> list[Subjec
         FitError: the points of a log are no accuracies and entropies.
     """
     looks = styles(runs, [log.label or log.name for log in logs])
-    found = [_of_run(look, run) for look, run in zip(looks, runs, strict=False)]
+    named = experiments(runs)
+    found = [_of_run(look, run, name) for look, run, name in zip(looks, runs, named, strict=False)]
     for look, log in zip(looks[len(runs) :], logs, strict=True):
         fit = fit_result(log)
-        found.append(Subject(look, None, None, log, fit, explanation(log, fit)))
+        found.append(Subject(look, None, None, log, fit, explanation(log, fit), look.label))
     return found
 
 
-def _of_run(look: Style, run: Run) -> Subject:
+def _of_run(look: Style, run: Run, name: str) -> Subject:
     """The law is that of the validation accuracy, or where there is none of the training reward."""
     summary = summarise(run)
     law = summary.main_law if summary.main_law.fit is not None else None
     if law is None or law.fit is None:
-        return Subject(look, run, summary, None, None, None)
+        return Subject(look, run, summary, None, None, None, name)
     points = run_series(run, law.source)
-    return Subject(look, run, summary, points, law.fit, explanation(points, law.fit))
+    return Subject(look, run, summary, points, law.fit, explanation(points, law.fit), name)

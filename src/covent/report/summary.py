@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.errors import FitError, StoreError
 from covent.law import Forecast, forecast
-from covent.logs.advice import Advice
-from covent.logs.explain import Explanation, explanation
+from covent.logs.advice import Advice, Phase
+from covent.logs.explain import Explanation, course_of, explanation
 from covent.logs.results import FitResult, fit_result
 from covent.logs.rows import LogError
 from covent.logs.run_folder import END_POINTS, END_STEPS, control_names, entropies, run_series
@@ -23,6 +23,7 @@ from covent.report.accuracy import AccuracyChange, accuracy_changes
 from covent.report.agreement import Agreement, Quantity, agreements
 from covent.report.attribution import AttributionSummary, attribution_summary
 from covent.report.probes import probe_series
+from covent.store.coverage import Gaps
 from covent.store.reader import Run
 from covent.store.schema import Status, StepRow
 from covent.store.series import LawSeries, law_series
@@ -49,6 +50,8 @@ class EntropySummary(Part):
     """Mean over the last 5 rollout steps, or fewer if the run is shorter."""
     ratio: float | None
     """last / first."""
+    phase: Phase
+    """As `covent explain` has it."""
     half_life: int | None
     """First rollout step at which the mean over the 5 steps up to it is at most half of `first`; None if never."""
     mean: float
@@ -142,11 +145,15 @@ class RunSummary(Part):
 
     name: str
     method: str
-    seed: int
+    seed: int | None
+    """None where the run folder does not say any more."""
     status: Status
     num_steps: int
     """Rollout steps recorded."""
     num_updates: int
+    """Optimizer steps recorded."""
+    num_updates_made: int
+    """Optimizer steps that the recorded rollout steps count."""
     num_updates_planned: int | None
     """Rollout steps times `optimizer.updates_per_rollout`; a rollout with fewer mixed groups than that gives fewer
     updates. None where the settings do not say."""
@@ -164,6 +171,8 @@ class RunSummary(Part):
     the run has no point of the law."""
     seconds: dict[str, float]
     """Wall time by phase."""
+    gaps: Gaps
+    """By file what is missing in the run folder: numbers that rest on it are of the rows that are there."""
     notes: list[str]
 
     @property
@@ -193,10 +202,11 @@ def summarise(run: Run) -> RunSummary:
     return RunSummary(
         name=run.name,
         method=method(run),
-        seed=run.header.seed,
+        seed=run.seed,
         status=run.status,
         num_steps=len(run.steps),
         num_updates=len(run.updates),
+        num_updates_made=sum(row.num_updates for row in run.steps),
         num_updates_planned=_updates_planned(run),
         entropy=_entropy(run),
         thirds=None if law is None or told is None else _thirds(run, law.source, told),
@@ -208,6 +218,7 @@ def summarise(run: Run) -> RunSummary:
         rollout=_rollout(run),
         advice=None if told is None else Advice(text=told.advice, reason=told.reason),
         seconds=_seconds(run),
+        gaps=run.gaps,
         notes=run.notes,
     )
 
@@ -230,6 +241,7 @@ def _entropy(run: Run) -> EntropySummary | None:
         first=first,
         last=last,
         ratio=last / first if first > 0 else None,
+        phase=course_of(np.array(steps), np.array(values), min(END_STEPS, len(values)), first).phase,
         half_life=next((step for step, value in trailing if value <= first / 2), None),
         mean=float(np.mean(values)),
     )

@@ -9,7 +9,7 @@ from covent.law.criterion import DECISIVE_AICC
 from covent.law.series import FULL_MARKS, counted
 from covent.logs.phrases import ceiling_text, curve_text, typographic
 from covent.logs.results import FitResult
-from covent.logs.run_folder import END_STEPS
+from covent.logs.run_folder import END_STEPS, TRAINING_REWARD
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange
 from covent.report.agreement import TREND_WINDOW, Quantity
@@ -70,7 +70,18 @@ def glance(labels: Sequence[str], summaries: Sequence[RunSummary]) -> tuple[list
     """
     rows = [_glance_row(label, summary) for label, summary in zip(labels, summaries, strict=True)]
     kept = [place for place in range(len(GLANCE)) if any(row[place] != n.MISSING for row in rows)]
-    return [GLANCE[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    columns = [_with_its_k(GLANCE[place], summaries) for place in kept]
+    return columns, [[row[place] for place in kept] for row in rows]
+
+
+def _with_its_k(column: str, summaries: Sequence[RunSummary]) -> str:
+    """`avg@k` with the k that all runs have; of pass@k the largest."""
+    kind, _, k = column.partition("@")
+    if k != "k":
+        return column
+    test = [[c.measure for c in summary.accuracy if c.split == "test"] for summary in summaries]
+    last = {found[-1] for names in test if (found := [name for name in names if name.startswith(kind)])}
+    return last.pop() if len(last) == 1 else column
 
 
 def readings(summary: RunSummary) -> list[Group]:
@@ -111,11 +122,17 @@ def _glance_row(label: str, summary: RunSummary) -> list[str]:
 def short_ceiling(law: FitResult) -> str:
     """A ceiling in a cell: the number only where the points determine one, marked where it is not to be relied on.
 
-    `*` above 100 %; `†` a rival fits clearly better.
+    `*` above 100 %; `†` a rival fits clearly better; `‡` a ceiling of the training reward.
     """
     if not law.identified:
         return "not identified"
-    return f"{n.percent(_fraction(law))}{'' if law.is_possible else ' *'}{' †' if law.is_beaten else ''}"
+    return (
+        f"{n.percent(_fraction(law))}{'' if law.is_possible else ' *'}{' †' if law.is_beaten else ''}{_of_reward(law)}"
+    )
+
+
+def _of_reward(law: FitResult) -> str:
+    return " ‡" if law.metric == TRAINING_REWARD else ""
 
 
 def ceiling_marks(laws: Sequence[FitResult]) -> list[str]:
@@ -124,6 +141,7 @@ def ceiling_marks(laws: Sequence[FitResult]) -> list[str]:
     marks = {
         "* above 100 %: impossible; the points do not fix the ceiling": any(not law.is_possible for law in shown),
         "† another curve fits clearly better: do not rely on this ceiling": any(law.is_beaten for law in shown),
+        "‡ of the training reward, for want of validation accuracy": any(_of_reward(law) for law in shown),
         "not identified: no ceiling can be read off; the report says why": len(shown) < len(laws),
     }
     return [mark for mark, carried in marks.items() if carried]
@@ -141,7 +159,8 @@ def glance_notes(columns: Sequence[str], summaries: Sequence[RunSummary]) -> lis
     notes = {
         "entropy, nats": f"entropy: first step → mean of the last {END_STEPS} steps; left: their ratio",
         "greedy": f"greedy, avg, pass: test problems before → after; {' and '.join(sampled)}",
-        "ceiling": "ceiling: what the law, fitted to the whole run, gives at zero entropy",
+        "ceiling": "ceiling: what the law, fitted to all points of the run, gives at zero entropy; covent watch"
+        " shows the last live forecast of it instead",
         "forecast error": "forecast error: forecast of the end from the first 30 % minus what happened",
     }
     marks = ceiling_marks([law.fit for summary in summaries if (law := summary.main_law).fit is not None])
@@ -342,13 +361,15 @@ def _cost(summary: RunSummary) -> list[Reading]:
         Reading(
             "steps",
             f"{summary.num_steps} rollout, {summary.num_updates} optimizer",
-            f"{counted(summary.status.num_steps, 'rollout step')} were asked for." + _updates_meaning(summary),
+            f"{counted(summary.status.num_steps, 'rollout step')} were asked for.{_updates_meaning(summary)}",
         ),
     ]
 
 
 def _updates_meaning(summary: RunSummary) -> str:
-    planned = summary.num_updates_planned
-    if planned is None or summary.num_updates >= planned:
+    recorded, made, planned = summary.num_updates, summary.num_updates_made, summary.num_updates_planned
+    if recorded < made:
+        return f" {made} optimizer steps were made; the rows of the others are missing."
+    if planned is None or made >= planned:
         return ""
     return f" {planned} optimizer steps were planned; a rollout with few groups of mixed rewards gives fewer."

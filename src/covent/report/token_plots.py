@@ -178,7 +178,7 @@ def polarity_chart(run: Run, style: Style) -> Chart | None:
         f" entropy; the balance is {n.plain(float(((raising + lowering) * tokens).sum() / tokens.sum()))}.",
         figure=chart,
         table=table(
-            ["step", "share that raise", "raising", "lowering", "balance"],
+            ["step", "share of tokens that raise", "raising", "lowering", "balance"],
             x,
             share.tolist(),
             raising.tolist(),

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from covent.logs.advice import Phase
-from covent.logs.explain import COLLAPSED, ROSE, STEADY, SURGED, Explanation
+from covent.logs.explain import Explanation
 from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import typographic
 from covent.logs.results import FitResult
-from covent.logs.run_folder import END_STEPS
+from covent.logs.run_folder import END_STEPS, TRAINING_REWARD
 from covent.report import numbers as n
+from covent.report.phases import fate
 from covent.report.subject import Subject
 
-Confidence = Literal["high", "medium", "low", "none"]
-
-PHASES: dict[Phase, tuple[str, str]] = {
-    "collapsed": ("Collapsed", f"less than {n.percent(COLLAPSED, 0)} of the entropy is left"),
-    "rising": ("Rising", f"entropy ends above {ROSE:g} times its start"),
-    "surging": ("Surging", f"entropy ends above {SURGED:g} times its lowest mean"),
-    "plateau": ("Plateau", f"the last third of the steps spent less than {n.percent(STEADY, 0)} of what was spent"),
-    "spending": (
-        "Spending",
-        f"the last third of the steps still spent {n.percent(STEADY, 0)} or more of what was spent",
-    ),
-    "too short": ("Too short to tell", "a phase needs six steps in which entropy fell"),
+RESTS_ON = {
+    "Phase": ("steps",),
+    "Entropy spent": ("steps",),
+    "Ceiling": ("steps", "evaluations"),
+    "What to do": ("steps", "evaluations"),
 }
-"""Each phase in a word, and the rule that makes it one."""
+"""By question: the row files that its answer is made of. The accuracies are each of one row, which is there or not."""
 
-
-LITTLE = 0.1
-"""A run that has spent less of its entropy than this is still spending, but slowly."""
+Confidence = Literal["high", "medium", "low", "none"]
 
 FEW_STEPS = 20
 """Fewer entropies tell a phase with low confidence only."""
@@ -59,20 +50,32 @@ def answers(subject: Subject) -> list[Answer]:
         return []
     accuracy = _accuracy(subject)
     between = [] if accuracy is None else [accuracy]
-    return [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
+    found = [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
+    return [_doubted(answer, subject) for answer in found]
+
+
+def _doubted(answer: Answer, subject: Subject) -> Answer:
+    """An answer is not sure where rows that it rests on are missing."""
+    if answer.question not in RESTS_ON or answer.confidence == "none" or subject.run is None:
+        return answer
+    run = subject.run
+    told = [note for note in run.notes if "missing" in note]
+    missing = [
+        file for file in RESTS_ON[answer.question] if file in run.gaps or any(f"{file}.jsonl" in note for note in told)
+    ]
+    if not missing:
+        return answer
+    return replace(answer, confidence="low", why=f"rows are missing in {' and '.join(missing)}.jsonl")
 
 
 def _phase(subject: Subject, told: Explanation) -> Answer:
-    name, rule = PHASES[told.phase]
     steps = 0 if subject.points is None else len(subject.points.entropies)
-    slowly = told.phase == "spending" and 0 <= told.entropy_spent_frac < LITTLE
-    if slowly:
-        name, rule = f"{name} slowly", f"{rule}, which is {n.share(told.entropy_spent_frac)} of the start"
-    few = told.phase == "too short" or steps < FEW_STEPS
+    words = fate(told.phase, told.entropy_spent_frac, steps)
+    few = steps < FEW_STEPS
     return Answer(
         "Phase",
-        name,
-        f"By rule: {rule}.",
+        words.name,
+        f"By rule: {words.rule}.",
         "low" if few else "high",
         f"few points: {steps} entropies" if few else f"a rule on {steps} measured entropies",
     )
@@ -109,6 +112,8 @@ def _spent(subject: Subject, told: Explanation) -> Answer:
 
 def _ceiling(law: FitResult) -> Answer:
     doubt = typographic(law.verdict[0]) if law.verdict else ""
+    of = "Of the training reward, for want of validation accuracy. " if law.metric == TRAINING_REWARD else ""
+    doubt = f"{of}{doubt}"
     if not law.identified or law.ceiling is None:
         return Answer("Ceiling", "Not identified", doubt or "The points do not determine the law.", "none", "no number")
     if not law.is_possible:
@@ -120,9 +125,8 @@ def _ceiling(law: FitResult) -> Answer:
     if controlled or wide:
         why = "entropy was under control, where the law is no limit" if controlled else "a wide interval"
         return Answer("Ceiling", n.ceiling(law), f"The law at zero entropy. {doubt}".strip(), "medium", why)
-    return Answer(
-        "Ceiling", n.ceiling(law), "The law at zero entropy.", "high", "identified, possible, no rival better"
-    )
+    reason = f"The law at zero entropy. {of}".strip()
+    return Answer("Ceiling", n.ceiling(law), reason, "high", "identified, possible, no rival better")
 
 
 def _next(told: Explanation, law: FitResult) -> Answer:

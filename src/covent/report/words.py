@@ -19,17 +19,13 @@ from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange, Difference
 from covent.report.agreement import TREND_WINDOW
 from covent.report.compare import Comparison
+from covent.report.phases import Fate, fate_of
 from covent.report.summary import (
-    ControlSummary,
-    EntropySummary,
     LawSummary,
     ProbeSummary,
     RunSummary,
     Thirds,
 )
-
-HELD = 0.5
-"""From this share on entropy counts as held."""
 
 CLOSE = 0.02
 """Forecast error in accuracy, two points, that counts as close."""
@@ -46,6 +42,9 @@ MOSTLY = 0.5
 PREDICTS = 0.3
 """Correlation below which a prediction is said not to predict."""
 
+MOST_SETTINGS = 4
+"""Settings that are named where runs differ in more than their control."""
+
 Tone = Literal["plain", "good", "caution"]
 
 
@@ -58,27 +57,22 @@ class Finding:
     tone: Tone = "plain"
 
 
-def verdict(labels: Sequence[str], summaries: Sequence[RunSummary]) -> str:
-    """The page in one line: which runs lost their entropy."""
-    return verdict_of_ratios(labels, [None if s.entropy is None else s.entropy.ratio for s in summaries])
-
-
-def verdict_of_ratios(labels: Sequence[str], ratios: Sequence[float | None], kinds: Sequence[str] = ()) -> str:
-    """The same from the share of entropy that each run has left; None where it is not known.
+def verdict(labels: Sequence[str], fates: Sequence[Fate | None], kinds: Sequence[str] = ()) -> str:
+    """The page in one line: what became of the entropy of which runs.
 
     Args:
         labels: of the runs.
-        ratios: entropy at the end over that at the start.
+        fates: None where nothing is known.
         kinds: the method of each run; where all runs of a method fared alike, the method is named instead of them.
     """
-    fates: dict[str, list[str]] = {}
-    for label, ratio in zip(labels, ratios, strict=True):
-        if ratio is not None:
-            fates.setdefault(_fate(ratio), []).append(label)
-    if not fates:
+    alike: dict[str, list[str]] = {}
+    for label, told in zip(labels, fates, strict=True):
+        if told is not None:
+            alike.setdefault(told.verb, []).append(label)
+    if not alike:
         return "Nothing measured yet"
     methods = dict(zip(labels, kinds or labels, strict=True))
-    parts = [f"{fate} in {_named(_together(names, methods), len(labels))}" for fate, names in fates.items()]
+    parts = [f"{verb} in {_named(_together(names, methods), len(labels))}" for verb, names in alike.items()]
     return f"Entropy {', '.join(parts)}"
 
 
@@ -89,14 +83,15 @@ def _together(names: Sequence[str], methods: Mapping[str, str]) -> list[str]:
         kind = methods[name]
         members = [label for label, method in methods.items() if method == kind]
         whole = len(members) > 1 and all(label in names for label in members)
-        found[f"all {len(members)} runs of {kind}" if whole else name] = None
+        how_many = "both" if len(members) == 2 else f"all {len(members)}"
+        found[f"{how_many} runs of {kind}" if whole else name] = None
     return list(found)
 
 
 def headline(labels: Sequence[str], summaries: Sequence[RunSummary], found: Sequence[Comparison]) -> str:
     """What the page says in a few sentences: the runs against each other, or one run by itself."""
     if not found or len(found) > 3:
-        known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s.entropy))]
+        known = [part for label, s in zip(labels, summaries, strict=True) if (part := _short(label, s))]
         # Many runs are better read in the table below.
         return " ".join(known[:3]) or "No rollout step was recorded yet, so there is nothing to say about entropy."
     parts = [_lead(comparison) for comparison in found]
@@ -109,6 +104,7 @@ def _lead(comparison: Comparison) -> str:
     """A run against its baseline: entropy, then the clear differences in accuracy before those that are not."""
     text = f"{comparison.label} ends with {n.times(_ratio(*comparison.end_entropy))} the entropy of"
     text += f" {comparison.baseline}."
+    text += " They differ in more than the control." if comparison.other_settings else ""
     told = sorted(_told(comparison), key=lambda item: not item[1].shown)
     if not told:
         return text
@@ -129,8 +125,8 @@ def _clearly(name: str, value: Difference) -> str:
 
 def findings(summary: RunSummary) -> list[Finding]:
     """What happened in one run, in the order in which a reader asks."""
-    found = [_ended(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
-    found += [_law(summary.main_law), _forecast(summary.main_law), _control(summary.control)]
+    found = [_ended(summary), _missing(summary), _entropy(summary), _gain(summary.thirds), *_held_out(summary)]
+    found += [_law(summary.main_law), _forecast(summary.main_law), _control(summary)]
     found += [_accounted(summary), _predicted(summary.probe), _advice(summary)]
     return [finding for finding in found if finding is not None]
 
@@ -143,20 +139,13 @@ def log_findings(told: Explanation) -> list[Finding]:
     return [*found, next_step, *warned]
 
 
-def comparison_findings(found: Sequence[Comparison], summaries: Sequence[RunSummary]) -> list[Finding]:
-    """What the runs say against each other, and how far that carries."""
+def comparison_findings(
+    found: Sequence[Comparison], summaries: Sequence[RunSummary], kinds: Sequence[str]
+) -> list[Finding]:
+    """What the runs say against each other, and how far that carries; `kinds` are the experiments of the runs."""
     lines = [_against(comparison) for comparison in found]
-    seeds = _seeds(summaries, compared=bool(found)) if len(summaries) > 1 else None
+    seeds = _seeds(summaries, kinds, compared=bool(found)) if len(summaries) > 1 else None
     return lines if seeds is None else [*lines, seeds]
-
-
-def _fate(ratio: float) -> str:
-    """What became of the entropy, from the share that is left."""
-    if ratio < COLLAPSED:
-        return "collapsed"
-    if ratio < HELD:
-        return "fell"
-    return "held" if ratio <= ROSE else "rose"
 
 
 def _named(names: Sequence[str], num_runs: int) -> str:
@@ -166,13 +155,13 @@ def _named(names: Sequence[str], num_runs: int) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _short(label: str, entropy: EntropySummary | None) -> str:
+def _short(label: str, summary: RunSummary) -> str:
+    entropy = summary.entropy
     if entropy is None or entropy.ratio is None:
         return ""
     left = n.factor(entropy.ratio) if entropy.ratio > ROSE else n.share(entropy.ratio)
     change = f"from {n.plain(entropy.first)} to {n.nats(entropy.last)}, {left} of its start"
-    bounds = f" ({n.percent(HELD, 0)} to {n.percent(ROSE, 0)} counts as held)" if _fate(entropy.ratio) == "held" else ""
-    return f"{label}: entropy {_fate(entropy.ratio)} {change}{bounds}."
+    return f"{label}: entropy went {change}; it {fate_of(entropy, summary.num_steps).verb}."
 
 
 def _ended(summary: RunSummary) -> Finding | None:
@@ -188,6 +177,15 @@ def _ended(summary: RunSummary) -> Finding | None:
     )
 
 
+def _missing(summary: RunSummary) -> Finding | None:
+    sentences = [note for note in summary.notes if ".jsonl" in note and "missing" in note]
+    sentences += [sentence for found in summary.gaps.values() for sentence in found]
+    if not sentences:
+        return None
+    sentences.append("Counts and means on this page are of the rows that are there.")
+    return Finding("Rows are missing", " ".join(sentences), "caution")
+
+
 def _entropy(summary: RunSummary) -> Finding | None:
     entropy = summary.entropy
     if entropy is None or entropy.ratio is None:
@@ -197,13 +195,8 @@ def _entropy(summary: RunSummary) -> Finding | None:
         f"Policy entropy went from {n.plain(entropy.first)} to {n.nats(entropy.last)} (mean of the last {steps}"
         f" steps): {n.share(entropy.ratio)} of its start is left"
     )
-    bounds = {
-        "collapsed": f"less than {n.percent(COLLAPSED, 0)} is what this page calls collapse",
-        "held": f"{n.percent(HELD, 0)} to {n.percent(ROSE, 0)} is what this page calls held",
-        "rose": f"more than {n.percent(ROSE, 0)} is what this page calls a rise",
-    }
-    fate = _fate(entropy.ratio)
-    text += f" ({bounds[fate]})." if fate in bounds else "."
+    told = fate_of(entropy, summary.num_steps)
+    text += f". It {told.verb}: {told.rule}."
     text += "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
     return Finding("Entropy", text, "caution" if entropy.ratio < COLLAPSED or entropy.ratio > ROSE else "plain")
 
@@ -217,7 +210,7 @@ def _gain(thirds: Thirds | None) -> Finding | None:
     first, _, last = thirds.gain_shares
     text = f"{_sentence(thirds.measure)} rose by {n.fixed(100 * thirds.gain, 1)} points, from"
     text += f" {n.percent(thirds.start_accuracy)} to {n.percent(thirds.end_accuracy)} (mean of the last {END_POINTS}"
-    text += " evaluations)."
+    text += " points of the law)."
     text += f" The first third of the run won {n.percent(first, 0)} of that"
     if thirds.entropy_shares is not None:
         text += f" and spent {n.percent(thirds.entropy_shares[0], 0)} of the entropy that was spent; the last third won"
@@ -281,7 +274,7 @@ def forecast_text(forecast: Forecast, scale: float = 1.0) -> str:
         scale: what its accuracies are divided by to be fractions.
     """
     error, given = forecast.unconditional.end_error, forecast.conditional.end_error
-    start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'evaluation')})"
+    start = f"From the first {n.percent(forecast.fraction, 0)} ({counted(forecast.num_prefix, 'point')})"
     if error is None:
         return f"{start} no forecast is possible."
     text = f"{start} the end was forecast {_missed(error / scale)}"
@@ -297,15 +290,16 @@ def _missed(error: float) -> str:
     return "right to 0.1 points" if float(size) == 0 else f"{size} points too {'high' if error > 0 else 'low'}"
 
 
-def _control(control: ControlSummary | None) -> Finding | None:
+def _control(summary: RunSummary) -> Finding | None:
+    control = summary.control
     if control is None:
         return None
     if control.asked_frac is None:
-        return Finding("Control", f"{control.name} selects no tokens: entropy was left to itself.")
+        return Finding("Control", f"The control {control.name} selects no tokens: entropy was left to itself.")
     text = (
         f"{control.name} was asked for {n.share(control.asked_frac)} of the tokens and touched"
         f" {n.share(control.realised_frac)} ({counted(control.num_selected, 'token')} in"
-        f" {counted(control.num_updates, 'update')})."
+        f" {counted(control.num_updates, 'update')}{_not_all(summary)})."
     )
     if control.took_all_frac > 0:
         text += f" In {n.share(control.took_all_frac)} of the updates it took every candidate token: there the"
@@ -315,6 +309,11 @@ def _control(control: ControlSummary | None) -> Finding | None:
     for note, count in control.notes.items():
         text += f" Its note in {count} of {control.num_updates} updates: “{note}”"
     return Finding("Control", text, "caution" if control.took_all_frac > MOSTLY else "plain")
+
+
+def _not_all(summary: RunSummary) -> str:
+    made = summary.num_updates_made
+    return f", of {made} made: the rest is missing" if summary.num_updates < made else ""
 
 
 def _accounted(summary: RunSummary) -> Finding | None:
@@ -329,7 +328,7 @@ def _accounted(summary: RunSummary) -> Finding | None:
     text = (
         f"On {probe.num_states} fixed probe states, Lemma 1 {'accounts' if good else 'does not account'} for the change"
         f" of entropy step by step: correlation {n.fixed(whole.correlation, 3)}, slope {n.fixed(whole.slope)} over"
-        f" {whole.num_points} optimizer steps{_fewer_updates(summary)}. In all it gives {n.nats(accounted)}, observed"
+        f" {whole.num_points} optimizer steps{fewer_updates(summary)}. In all it gives {n.nats(accounted)}, observed"
         f" were {n.plain(probe.observed)}."
     )
     if probe.one_sided_frac is not None and probe.one_sided_frac >= ONE_SIDED:
@@ -340,9 +339,12 @@ def _accounted(summary: RunSummary) -> Finding | None:
     return Finding("Explained", text, "good" if good else "caution")
 
 
-def _fewer_updates(summary: RunSummary) -> str:
-    planned = summary.num_updates_planned
-    if planned is None or summary.num_updates >= planned:
+def fewer_updates(summary: RunSummary) -> str:
+    """Why fewer optimizer steps are recorded than one would think: rows are missing, or fewer were made."""
+    recorded, made, planned = summary.num_updates, summary.num_updates_made, summary.num_updates_planned
+    if recorded < made:
+        return f" (of {made} made: the rows of the others are missing)"
+    if planned is None or made >= planned:
         return ""
     return f" (of {planned} planned: a rollout with few groups of mixed rewards gives fewer)"
 
@@ -385,14 +387,18 @@ def _against(comparison: Comparison) -> Finding:
         text += f" {measure} on the test problems: {n.difference(value)}{verdict}."
     if comparison.common_start is False:
         text += " The two runs did not start from the same weights."
+    if comparison.other_settings:
+        some = ", ".join(comparison.other_settings[:MOST_SETTINGS])
+        more = len(comparison.other_settings) - MOST_SETTINGS
+        text += f" Besides the control they differ in {some}{f' and {more} more settings' if more > 0 else ''}, so the"
+        text += " control alone does not explain this."
     return Finding(f"{comparison.label} against {comparison.baseline}", text)
 
 
-def _seeds(summaries: Sequence[RunSummary], *, compared: bool) -> Finding | None:
+def _seeds(summaries: Sequence[RunSummary], kinds: Sequence[str], *, compared: bool) -> Finding | None:
     """How much the runs on this page can carry; nothing where one seed of one method is compared with nothing."""
-    counts = {
-        method: len({s.seed for s in summaries if s.method == method}) for method in (s.method for s in summaries)
-    }
+    known = list(zip(summaries, kinds, strict=True))
+    counts = {kind: len({s.seed for s, other in known if other == kind}) for kind in kinds}
     if max(counts.values()) == 1 and not compared:
         return None
     if max(counts.values()) == 1:
@@ -401,16 +407,17 @@ def _seeds(summaries: Sequence[RunSummary], *, compared: bool) -> Finding | None
             " another seed any of these differences may change size or sign."
         )
         return Finding("How far this carries", text, "caution")
-    seeds = ", ".join(f"{method} {count}" for method, count in counts.items())
-    text = f"Seeds: {seeds}. Compare within a seed first; {_spread(summaries, max(counts, key=lambda m: counts[m]))}"
-    return Finding("How far this carries", text)
+    seeds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    widest = max(counts, key=lambda kind: counts[kind])
+    text = f"Seeds: {seeds}. Compare within a seed first; "
+    return Finding("How far this carries", text + _spread([s for s, kind in known if kind == widest], widest))
 
 
-def _spread(summaries: Sequence[RunSummary], method: str) -> str:
-    ends = [s.entropy.last for s in summaries if s.method == method and s.entropy is not None]
+def _spread(summaries: Sequence[RunSummary], kind: str) -> str:
+    ends = [s.entropy.last for s in summaries if s.entropy is not None]
     if not ends:
         return "no entropy was recorded."
-    return f"over the seeds of {method} alone the final entropy runs from {n.plain(min(ends))} to {n.nats(max(ends))}."
+    return f"over the seeds of {kind} alone the final entropy runs from {n.plain(min(ends))} to {n.nats(max(ends))}."
 
 
 def _ratio(mine: float, theirs: float) -> float | None:

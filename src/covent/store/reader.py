@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from covent.errors import MissingPathError, StoreError
+from covent.store.coverage import Gaps, gaps, is_own
 from covent.store.finite import first_non_finite
 from covent.store.lock import abandoned
 from covent.store.schema import (
+    ROW_FILES,
     SCHEMA_VERSION,
     AttributionRow,
     EvaluationRow,
@@ -58,10 +60,36 @@ class Run:
     resumes: list[ResumeRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know: a line that was cut off, a status that is missing."""
+    gaps: Gaps = field(default_factory=dict)
+    """By file what is missing in it: rows that other rows or the settings tell of, lines that could not be read."""
+    is_header_lost: bool = False
+    """Whether run.json could not be read: name and settings are then what else says them, all else in it is empty."""
 
     @property
     def name(self) -> str:
         return self.header.name
+
+    @property
+    def seed(self) -> int | None:
+        """None where neither run.json nor config.yaml says it."""
+        return None if self.is_header_lost and "seed" not in self.header.config else self.header.seed
+
+    @property
+    def remarks(self) -> list[str]:
+        """`notes` and `gaps`."""
+        return [*self.notes, *(sentence for sentences in self.gaps.values() for sentence in sentences)]
+
+
+Fault = Callable[[Path, int | None, StoreError], None]
+"""What to do with a file, or with one line of it, that cannot be read."""
+
+Check = Callable[[str, AnyRow], None]
+"""Raises StoreError where a row does not fit those before it; the text says where it stands."""
+
+
+def refused(path: Path, line: int | None, error: StoreError) -> None:
+    """A strict reader stops at the first fault."""
+    raise error
 
 
 def read_run(folder: Path | str) -> Run:
@@ -78,36 +106,39 @@ def read_run(folder: Path | str) -> Run:
         StoreError: another schema version, or a file or line that does not fit the schema; the message has file:line.
     """
     folder = Path(folder)
+    return run_of(folder, read_header(folder), refused)
+
+
+def run_of(folder: Path, header: RunHeader, fault: Fault) -> Run:
+    """The run in `folder` whose run.json says `header`; `fault` is called with what cannot be read."""
     notes: list[str] = []
-    header = read_header(folder)
-    steps = _rows(folder / "steps.jsonl", StepRow, notes)
-    updates = _rows(folder / "updates.jsonl", UpdateRow, notes)
-    attributions = _rows(folder / "attributions.jsonl", AttributionRow, notes)
-    _require_increasing(folder / "steps.jsonl", "step", [row.step for row in steps])
-    _require_increasing(folder / "updates.jsonl", "update", [row.update for row in updates])
-    _require_increasing(folder / "attributions.jsonl", "update", [row.update for row in attributions])
-    evaluations = _rows(folder / "evaluations.jsonl", EvaluationRow, notes)
-    if _is_own(header):
-        if not _has_reward_function(header):
-            _require_verdicts(folder / "steps.jsonl", steps)
-        _require_one_each(folder / "evaluations.jsonl", evaluations)
-    faults = _rows(folder / "faults.jsonl", FaultRow, notes)
-    resumes = _rows(folder / "resumes.jsonl", ResumeRow, notes)
-    verifier_faults = _rows(folder / "verifier_faults.jsonl", VerifierFaultRow, notes)
-    rejected_rows = _rows(folder / "rejected_rows.jsonl", RejectedRow, notes)
+
+    def rows(name: str, kind: type[AnyRow], *checks: Check[AnyRow]) -> list[AnyRow]:
+        return _rows(folder / f"{name}.jsonl", kind, notes, fault, *checks)
+
+    own = is_own(header.config)
+    verdicts: list[Check[StepRow]] = [_rewards_are_verdicts] if own and not _has_reward_function(header) else []
+    steps = rows("steps", StepRow, _increasing("step"), *verdicts)
+    updates = rows("updates", UpdateRow, _increasing("update"))
+    attributions = rows("attributions", AttributionRow, _increasing("update"))
+    evaluations = rows("evaluations", EvaluationRow, *([_once()] if own else []))
+    faults = rows("faults", FaultRow)
+    resumes = rows("resumes", ResumeRow)
+    verifier_faults = rows("verifier_faults", VerifierFaultRow)
+    rejected_rows = rows("rejected_rows", RejectedRow)
     notes += _remarks(faults, resumes, len(verifier_faults), len(rejected_rows))
-    status = _status(folder / "status.json", len(steps), notes)
+    status = _status(folder / "status.json", len(steps), notes, fault)
     notes += _disagreements(status, steps, faults)
-    return Run(
+    run = Run(
         folder=folder,
         header=header,
         status=status,
         steps=steps,
         updates=updates,
         evaluations=evaluations,
-        forecasts=_rows(folder / "forecasts.jsonl", ForecastRow, notes),
-        verdicts=_rows(folder / "verdicts.jsonl", VerdictRow, notes),
-        samples=_rows(folder / "samples.jsonl", SampleRow, notes),
+        forecasts=rows("forecasts", ForecastRow),
+        verdicts=rows("verdicts", VerdictRow),
+        samples=rows("samples", SampleRow),
         attributions=attributions,
         verifier_faults=verifier_faults,
         rejected_rows=rejected_rows,
@@ -115,6 +146,7 @@ def read_run(folder: Path | str) -> Run:
         resumes=resumes,
         notes=notes,
     )
+    return replace(run, gaps=gaps(run, {kind for kind in ROW_FILES if (folder / f"{kind}.jsonl").exists()}))
 
 
 def read_header(folder: Path) -> RunHeader:
@@ -183,21 +215,32 @@ def _header(path: Path) -> RunHeader:
     return _validated(RunHeader, path.read_bytes(), str(path))
 
 
-def _status(path: Path, num_steps: int, notes: list[str]) -> Status:
-    if not _is_there(path):
-        notes.append("status.json is missing: the run is taken as interrupted.")
-        return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json is missing")
-    status = _validated(Status, path.read_bytes(), str(path))
-    if status.state == "running" and abandoned(path.parent):
-        # A run that has just ended wrote so before it let go of the lock.
+def _status(path: Path, num_steps: int, notes: list[str], fault: Fault = refused) -> Status:
+    missing = "status.json is missing"
+    try:
+        if not _is_there(path):
+            notes.append("status.json is missing: the run is taken as interrupted.")
+            return Status(state="interrupted", step=num_steps, num_steps=num_steps, message=missing)
         status = _validated(Status, path.read_bytes(), str(path))
+        if status.state == "running" and abandoned(path.parent):
+            # A run that has just ended wrote so before it let go of the lock.
+            status = _validated(Status, path.read_bytes(), str(path))
+    except StoreError as error:
+        fault(path, None, error)
+        return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json cannot be read")
     if status.state == "running" and abandoned(path.parent):
         return status.model_copy(update={"state": "interrupted", "message": _KILLED})
     return status
 
 
-def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
-    if not _is_there(path):
+def _rows(
+    path: Path, kind: type[AnyRow], notes: list[str], fault: Fault = refused, *checks: Check[AnyRow]
+) -> list[AnyRow]:
+    try:
+        if not _is_there(path):
+            return []
+    except StoreError as error:
+        fault(path, None, error)
         return []
     # Only the newline byte ends a row: text may contain other characters that count as line ends in Unicode.
     *lines, last = path.read_bytes().split(b"\n")
@@ -205,7 +248,17 @@ def _rows(path: Path, kind: type[AnyRow], notes: list[str]) -> list[AnyRow]:
         lines.append(last)
     elif last:
         notes.append(f"{path.name}:{len(lines) + 1} was cut off while it was written; this last line was dropped.")
-    return [_validated(kind, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = _validated(kind, line, f"{path}:{number}")
+            for check in checks:
+                check(f"{path}:{number}", row)
+        except StoreError as error:
+            fault(path, number, error)
+        else:
+            found.append(row)
+    return found
 
 
 def _is_there(path: Path) -> bool:
@@ -239,18 +292,21 @@ def _validated(kind: type[AnyRow], text: bytes, where: str) -> AnyRow:
     return row
 
 
-def _require_increasing(path: Path, name: str, values: list[int]) -> None:
-    for line, (before, after) in enumerate(pairwise(values), start=2):
-        if after <= before:
+def _increasing(name: str) -> Check[Any]:
+    """Each row has a higher number than the one before."""
+    before = -1
+
+    def check(where: str, row: Row) -> None:
+        nonlocal before
+        value = getattr(row, name)
+        if value <= before:
             raise StoreError(
-                f"{path}:{line} has {name} {after} after {name} {before}; they must increase. Two runs may have"
-                f" written to this folder: run again into a fresh one."
+                f"{where} has {name} {value} after {name} {before}; they must increase. Two runs may have written to"
+                f" this folder: run again into a fresh one."
             )
+        before = value
 
-
-def _is_own(header: RunHeader) -> bool:
-    """Whether covent's trainer made the run: it evaluates once at a step. Others need not keep to that."""
-    return "task" in header.config
+    return check
 
 
 def _has_reward_function(header: RunHeader) -> bool:
@@ -259,24 +315,27 @@ def _has_reward_function(header: RunHeader) -> bool:
     return isinstance(reward, dict) and reward.get("function") is not None
 
 
-def _require_verdicts(path: Path, steps: list[StepRow]) -> None:
-    for line, row in enumerate(steps, start=1):
-        if not 0 <= row.reward.sum <= row.reward.count:
-            raise StoreError(
-                f"{path}:{line} has reward.sum {row.reward.sum:g} over reward.count {row.reward.count}; each response"
-                f" earns 0 or 1. {_DAMAGED}"
-            )
+def _rewards_are_verdicts(where: str, row: StepRow) -> None:
+    if not 0 <= row.reward.sum <= row.reward.count:
+        raise StoreError(
+            f"{where} has reward.sum {row.reward.sum:g} over reward.count {row.reward.count}; each response earns 0 or"
+            f" 1. {_DAMAGED}"
+        )
 
 
-def _require_one_each(path: Path, rows: list[EvaluationRow]) -> None:
-    lines: dict[tuple[str, int], int] = {}
-    for line, row in enumerate(rows, start=1):
-        before = lines.setdefault((row.split, row.step), line)
-        if before != line:
+def _once() -> Check[EvaluationRow]:
+    """Each evaluation is made once at a step."""
+    lines: dict[tuple[str, int], str] = {}
+
+    def check(where: str, row: EvaluationRow) -> None:
+        before = lines.setdefault((row.split, row.step), where)
+        if before != where:
             raise StoreError(
-                f"{path}:{line} has step {row.step} and split {row.split} again, after line {before}; each evaluation"
-                f" is made once. {_DAMAGED}"
+                f"{where} has step {row.step} and split {row.split} again, after line {before.rpartition(':')[2]}; each"
+                f" evaluation is made once. {_DAMAGED}"
             )
+
+    return check
 
 
 def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow]) -> list[str]:
@@ -287,7 +346,7 @@ def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow])
     # A run writes the row first: killed in between, its row is one ahead.
     ahead = 0 if status.state == "finished" else 1
     if not status.step <= done <= status.step + ahead:
-        rows = f"end at step {done - 1}" if told else "are missing"
+        rows = f"end at step {done - 1}; the rest is missing" if told else "are missing"
         notes.append(
             f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
         )

@@ -79,6 +79,23 @@ def _run_nodes(cases: Sequence[ast.Module]) -> Iterator[ast.AST]:
             todo += ast.iter_child_nodes(child) if inside and isinstance(child, _Definition) else [child]
 
 
+def refuse_unknown_modules(cases: Sequence[ast.Module]) -> None:
+    """Tests that use a module and import it nowhere would fail every program.
+
+    Raises: DataError: an attribute of a name that is neither defined nor imported.
+    """
+    nodes = [node for case in cases for node in ast.walk(case)]
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in nodes):
+        return
+    unknown = set(called_names(cases))
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in unknown:
+            raise DataError(
+                f"the tests use {ast.unparse(node)[:80]}, and neither define nor import '{node.value.id}'; imports go"
+                " into the tests, or into test_imports or test_setup_code beside test_list"
+            )
+
+
 def called_names(cases: Sequence[ast.Module]) -> list[str]:
     """The names that tests use and do not define: the program's functions."""
     used: set[str] = set()

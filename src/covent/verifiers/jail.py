@@ -9,9 +9,11 @@ verdict over a socket of its own. Neither this server nor the program ever holds
 from __future__ import annotations
 
 import contextlib
+import encodings
 import gc
 import importlib
 import os
+import pkgutil
 import random
 import resource
 import shutil
@@ -49,6 +51,7 @@ PRELOADED = (
     "contextvars",
     "copy",
     "copyreg",
+    "cProfile",
     "csv",
     "ctypes",
     "dataclasses",
@@ -56,13 +59,12 @@ PRELOADED = (
     "decimal",
     "difflib",
     "dis",
-    "encodings.ascii",
-    "encodings.idna",
-    "encodings.latin_1",
-    "encodings.utf_16",
-    "encodings.utf_8",
+    "doctest",
+    "email",
     "enum",
     "errno",
+    "faulthandler",
+    "fileinput",
     "fnmatch",
     "fractions",
     "functools",
@@ -85,6 +87,7 @@ PRELOADED = (
     "linecache",
     "locale",
     "logging",
+    "logging.handlers",
     "lzma",
     "marshal",
     "math",
@@ -136,8 +139,10 @@ PRELOADED = (
     "zipfile",
     "zlib",
     "zoneinfo",
+    "_strptime",
+    *(f"encodings.{codec.name}" for codec in pkgutil.iter_modules(encodings.__path__)),
 )
-"""What a program can import: there are no files to import anything else from."""
+"""What a program can import, and what that imports when it is first used: there are no files to import it from."""
 
 
 def main(control_fd: int) -> None:
@@ -151,6 +156,10 @@ def main(control_fd: int) -> None:
     try:
         if missing:
             raise namespaces.IsolationFailed(f"verifier.modules cannot be imported: {', '.join(missing)}")
+        if route == "user namespaces" and (threads := len(os.listdir("/proc/self/task")) - 1):
+            raise namespaces.IsolationFailed(
+                f"importing verifier.modules started {threads} threads, and only a process without any can be isolated"
+            )
         if route == "user namespaces":
             namespaces.isolate()
         elif route == "bubblewrap":

@@ -23,6 +23,17 @@ class Found(NamedTuple):
     reason: str = ""
 
 
+class Raised(NamedTuple):
+    """What a function raised."""
+
+    text: str = ""
+    """Class and message; empty if it raised nothing."""
+    kind: str = ""
+    """The first of its classes that is built in."""
+    arguments: tuple[Any, ...] = ()
+    """Its arguments, where they are plain data."""
+
+
 class Program:
     """A program in another process."""
 
@@ -31,9 +42,12 @@ class Program:
 
     def call(
         self, name: str, cases: Sequence[Sequence[Any]], named: Mapping[str, Any] | None = None
-    ) -> tuple[list[Any], str, Found | None]:
+    ) -> tuple[list[Any], Raised, Found | None]:
         """What the function returns for each case up to the first that raises, what that raised, and whether the
-        program can be asked no more."""
+        program can be asked no more.
+
+        Raises: NotPlain: an argument is no plain data.
+        """
         request = {
             "call": name,
             "cases": [[encoded(argument) for argument in case] for case in cases],
@@ -41,27 +55,28 @@ class Program:
         }
         return self._ask(request, "values")
 
-    def outputs(self, texts: Sequence[str]) -> tuple[list[Any], str, Found | None]:
+    def outputs(self, texts: Sequence[str]) -> tuple[list[Any], Raised, Found | None]:
         """The same for what it prints when it reads each text."""
         return self._ask({"stdin": list(texts)}, "outputs")
 
-    def _ask(self, request: Any, what: str) -> tuple[list[Any], str, Found | None]:
+    def _ask(self, request: Any, what: str) -> tuple[list[Any], Raised, Found | None]:
         try:
             self._calls.send(request, deadline=self._deadline, wait=self._poll)
             reply = self._calls.receive(deadline=self._deadline, wait=self._poll, max_bytes=_MAX_REPLY_BYTES)
         except ChannelClosed as closed:
-            return [], "", Found(Verdict.CRASH, f"the program's process ended ({closed})")
+            return [], Raised(), Found(Verdict.CRASH, f"the program's process ended ({closed})")
         if not isinstance(reply, dict):
-            return [], "", Found(Verdict.WRONG, "no reply of the expected form")
+            return [], Raised(), Found(Verdict.WRONG, "no reply of the expected form")
         if "no_program" in reply:
-            return [], "", Found(Verdict.UNPARSABLE, str(reply["no_program"])[:300])
-        raised = str(reply.get("raised", ""))[:300]
-        if raised.startswith("MemoryError"):
-            return [], "", Found(Verdict.CRASH, "the program ran out of memory")
+            return [], Raised(), Found(Verdict.UNPARSABLE, str(reply["no_program"])[:300])
+        if str(reply.get("raised", "")).startswith("MemoryError"):
+            return [], Raised(), Found(Verdict.CRASH, "the program ran out of memory")
         try:
             found = [decoded(value) for value in reply[what]]
+            arguments = tuple(decoded(value) for value in reply.get("arguments", []))
         except (NotPlain, KeyError, TypeError, RecursionError):
-            return [], "", Found(Verdict.WRONG, "no reply of the expected form")
+            return [], Raised(), Found(Verdict.WRONG, "no reply of the expected form")
+        raised = Raised(str(reply.get("raised", ""))[:300], str(reply.get("kind", "")), arguments)
         return found, raised, None
 
 
@@ -82,7 +97,7 @@ def judge_cases(program: Program, tests: Mapping[str, Any]) -> Found:
         if not _safely(same, value, expected):
             return Found(Verdict.WRONG, f"case {number} failed: {_short(value)} instead of {_short(expected)}")
     if len(found) < len(cases):
-        return Found(Verdict.WRONG, f"case {len(found) + 1}: {raised or 'no value'}")
+        return Found(Verdict.WRONG, f"case {len(found) + 1}: {raised.text or 'no value'}")
     return Found(Verdict.RIGHT)
 
 

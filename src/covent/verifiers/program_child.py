@@ -23,8 +23,8 @@ def serve_calls(source: Channel, calls: Channel) -> None:
     """Read the program from `source`, then serve `calls` of its functions; the two may be one channel.
 
     A request is `{"call": name, "cases": [arguments, …], "named": {…}}` or `{"stdin": [text, …]}`. The reply is
-    `{"values": […]}` or `{"outputs": [text, …]}`, with `"raised"` if a case raised, which is then the last; or
-    `{"no_program": reason}`.
+    `{"values": […]}` or `{"outputs": [text, …]}`, with what `_raised` says if a case raised, which is then the last;
+    or `{"no_program": reason}`.
     """
     # What `site` would define: programs end themselves with either.
     vars(builtins).update(exit=sys.exit, quit=sys.exit)
@@ -71,7 +71,7 @@ def _called(namespace: dict[str, Any], request: Any) -> dict[str, Any]:
     except NotPlain as error:
         return {"values": values, "raised": f"TypeError: returned {error}"}
     except BaseException as error:
-        return {"values": values, "raised": _described(error)}
+        return {"values": values, **_raised(error)}
     return {"values": values}
 
 
@@ -102,11 +102,13 @@ def _run(code: CodeType, namespace: dict[str, Any], stdin: str, *, keep: bool) -
         stdout = sys.stdout
         with contextlib.suppress(SystemExit):
             execute(code, namespace)
-        if not keep:
-            namespace.clear()  # files that it left open write what they hold
         for stream in (sys.stdout, stdout):  # the program may have put another there, and closed either
             with contextlib.suppress(ValueError):
                 stream.flush()
+        if not keep:
+            namespace.clear()  # files that it left open write what they hold
+            with contextlib.suppress(ValueError):
+                stdout.flush()
         output = os.pread(printed, _MAX_OUTPUT_BYTES + 1, 0)
         os.close(printed)
         if len(output) > _MAX_OUTPUT_BYTES:
@@ -155,6 +157,16 @@ def _nameless_file(name: str) -> int:
     for fd in fds[:-1]:
         os.close(fd)
     return fds[-1]
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """The exception in words, the first of its classes that is built in, and its arguments if they are plain data."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    try:
+        arguments = [encoded(argument) for argument in error.args]
+    except Exception:  # a program's own exception may have anything there
+        arguments = []
+    return {"raised": _described(error), "kind": kinds[0] if kinds else "", "arguments": arguments}
 
 
 def _described(error: BaseException) -> str:

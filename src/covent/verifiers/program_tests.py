@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from covent.verifiers.channel import Channel
-from covent.verifiers.program_cases import Found, Program
+from covent.verifiers.program_cases import Found, Program, Raised
 from covent.verifiers.program_child import execute, fresh_namespace
+from covent.verifiers.program_values import NotPlain
 from covent.verifiers.verdict import Verdict
 
 
@@ -22,16 +24,22 @@ class _Functions:
     def __init__(self, calls: Channel) -> None:
         self._program = Program(calls)
         self.ended: Found | None = None
+        self.raised: Exception | None = None
+        """The newest exception of the program."""
 
     def named(self, name: str) -> Callable[..., Any]:
         """The function of this name: it returns and raises what the program's own does."""
 
         def function(*arguments: Any, **named: Any) -> Any:
-            found, raised, ended = self._program.call(name, [arguments], named)
+            try:
+                found, raised, ended = self._program.call(name, [arguments], named)
+            except NotPlain as error:
+                self._end(Found(Verdict.ERROR, f"the tests cannot be run: they give '{name}' {error}"))
             if ended is not None:
                 self._end(ended)
-            if raised or not found:
-                raise _exception(raised)
+            if raised.text or not found:
+                self.raised = _exception(raised)
+                raise self.raised
             return found[0]
 
         return function
@@ -42,16 +50,18 @@ class _Functions:
         raise _Ended
 
 
-def _exception(description: str) -> Exception:
-    """What the program raised, as the built-in exception of that name where there is one: tests may expect it."""
-    name, _, text = description.partition(": ")
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(text)
-        except TypeError:
-            pass
-    return RuntimeError(description)
+_ENDS_ITERATIONS = (StopIteration, StopAsyncIteration)
+"""Raised among the tests' own loops, one of these would end them as if every case had passed."""
+
+
+def _exception(raised: Raised) -> Exception:
+    """What the program raised, as the built-in exception that it is or derives from: tests may expect it."""
+    kind = getattr(builtins, raised.kind, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _ENDS_ITERATIONS):
+        for arguments in (raised.arguments, (raised.text.partition(": ")[2],)):
+            with contextlib.suppress(TypeError, ValueError):
+                return kind(*arguments)
+    return RuntimeError(raised.text)
 
 
 def run_tests(verdicts: Channel, calls: Channel) -> None:
@@ -66,10 +76,16 @@ def run_tests(verdicts: Channel, calls: Channel) -> None:
 def _found(functions: _Functions, tests: Any) -> Found:
     names = fresh_namespace("tests")
     names |= {name: functions.named(name) for name in tests["functions"]}
-    for number, text in enumerate(tests["cases"], 1):
+    parts = [("the set-up", tests["setup"])] if tests.get("setup") else []
+    parts += [(f"case {number}", text) for number, text in enumerate(tests["cases"], 1)]
+    for part, text in parts:
         try:
             execute(compile(text, "<tests>", "exec", dont_inherit=True), names)
         except BaseException as error:
             what = "failed" if isinstance(error, AssertionError) else type(error).__name__
-            return Found(Verdict.WRONG, f"case {number}: {what}: {' '.join(str(error).split())[:200]}")
+            reason = f"{part}: {what}: {' '.join(str(error).split())[:200]}"
+            # What no program can change: a module that is not there, a set-up that fails by itself.
+            if error is not functions.raised and (isinstance(error, ImportError) or part == "the set-up"):
+                return Found(Verdict.ERROR, f"the tests cannot be run: {reason}")
+            return Found(Verdict.WRONG, reason)
     return Found(Verdict.RIGHT)

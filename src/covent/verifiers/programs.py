@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from covent.errors import DataError
-from covent.verifiers.assertions import called_names, defines, parsed, refuse_without_assertion
+from covent.verifiers.assertions import (
+    called_names,
+    defines,
+    parsed,
+    refuse_unknown_modules,
+    refuse_without_assertion,
+)
 from covent.verifiers.in_parallel import in_parallel
 from covent.verifiers.sandbox import Sandbox
 from covent.verifiers.settings import VerifierSettings
@@ -124,16 +130,28 @@ def _tests(truth: dict[str, Any]) -> dict[str, Any] | None:
         pairs = _pairs(zip(truth["inputs"], truth["outputs"], strict=True))
         if truth.get("fn_name"):
             return {"kind": "calls", "name": truth["fn_name"], "cases": pairs}
-        return {"kind": "stdin", "cases": [[str(given), str(printed)] for given, printed in pairs]}
+        return {"kind": "stdin", "cases": [[_text(given), _text(printed)] for given, printed in pairs]}
     code = truth.get("asserts") or truth.get("test_list") or truth.get("test")
     if not code:
         return None
     cases = [str(each) for each in code] if isinstance(code, list) else [str(code)]
     if truth.get("entry_point") and defines(parsed(cases), "check"):
         cases.append(f"check({truth['entry_point']})")
+    setup = "\n".join([*map(str, truth.get("test_imports") or []), str(truth.get("test_setup_code") or "")]).strip()
     trees = parsed(cases)
     refuse_without_assertion(trees)
-    return {"kind": "asserts", "cases": cases, "functions": called_names(trees)}
+    trees += parsed([setup])
+    refuse_unknown_modules(trees)
+    return {"kind": "asserts", "setup": setup, "cases": cases, "functions": called_names(trees)}
+
+
+def _text(given: Any) -> str:
+    """What a program reads or prints, which some data sets keep as a list of its lines."""
+    if isinstance(given, list):
+        return "\n".join(map(_text, given))
+    if isinstance(given, dict) or given is None:
+        raise DataError(f"a program reads and prints text, or a list of its lines, and not {str(given)[:80]}")
+    return str(given)
 
 
 def _pairs(items: Any) -> list[list[Any]]:

@@ -29,6 +29,8 @@ _START_S = 60.0
 _END_S = 5.0
 _START = "import sys; sys.path.append(sys.argv[1]);from covent.verifiers.jail import main; main(int(sys.argv[2]))"
 _MAX_VERDICT_BYTES = 1 << 16
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")}
+"""For what numpy loads: a process with threads cannot be isolated."""
 _PACKAGES = str(Path(__file__).parents[2])
 
 _PROBE = """
@@ -178,7 +180,7 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0", **kept},
+            env={"PYTHONHASHSEED": "0", **_ONE_THREAD, **kept},
             cwd="/",
             start_new_session=True,
         )

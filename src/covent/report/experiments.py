@@ -1,0 +1,104 @@
+"""Which runs are repetitions of one experiment: the same settings but for the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from covent.report.settings import Flat, differing, experiment, scalar
+from covent.report.summary import method
+from covent.store.reader import Run
+from covent.visible import visible
+
+SAME = "is the same run as another one"
+"""Why a copy does not count."""
+
+_MOST_TOLD = 2
+"""Settings in the name of an experiment."""
+
+
+def experiments(runs: Sequence[Run]) -> list[str]:
+    """The name of each run's experiment: its method's, with what sets it apart from others of that method.
+
+    Runs share a name exactly if they differ in nothing but the seed and what `OF_NO_MATTER` lists. A run whose
+    settings are lost is an experiment of its own.
+    """
+    words = method_names([(run.name, method(run)) for run in runs])
+    settings = [experiment(run.header.config) for run in runs]
+    found: list[str] = []
+    for place, (run, word) in enumerate(zip(runs, words, strict=True)):
+        if run.is_header_lost and not run.header.config:
+            found.append(f"{word} · {run.folder.name}, settings not known ({place + 1})")
+            continue
+        others = [each for each, other in zip(settings, words, strict=True) if other == word and each]
+        found.append(_name(word, settings[place], others))
+    return [visible(name) for name in found]
+
+
+def method_names(named: Sequence[tuple[str, str]]) -> list[str]:
+    """One word for each run's method: the name that all its runs carry and no run of another, else its control's.
+
+    Args:
+        named: name and method of each run.
+
+    Example:
+        >>> method_names([("grpo", "ppo_clip"), ("grpo", "ppo_clip"), ("clock", "clip_cov"), ("clock", "kl_cov")])
+        ['grpo', 'grpo', 'clip_cov', 'kl_cov']
+    """
+    names: dict[str, set[str]] = {}
+    methods: dict[str, set[str]] = {}
+    for name, kind in named:
+        names.setdefault(kind, set()).add(name)
+        methods.setdefault(name, set()).add(kind)
+    return [name if len(names[kind]) == 1 and len(methods[name]) == 1 else kind for name, kind in named]
+
+
+def repetitions(runs: Sequence[Run]) -> tuple[list[int], dict[int, str]]:
+    """Places of the runs of one experiment that count, and why the others do not.
+
+    A run is left out that is another one of them over again, as far as both go; and one that has not reached its end
+    where others have, since it has no end to compare.
+    """
+    left_out: dict[int, str] = {}
+    longest = sorted(range(len(runs)), key=lambda place: -len(runs[place].steps))
+    for nth, place in enumerate(longest):
+        if any(_is_same(runs[place], runs[other]) for other in longest[:nth] if other not in left_out):
+            left_out[place] = SAME
+    finished = [place for place in range(len(runs)) if runs[place].status.state == "finished"]
+    for place, run in enumerate(runs):
+        if place not in left_out and finished and place not in finished:
+            left_out[place] = f"ended at {len(run.steps)} of {run.status.num_steps} rollout steps"
+    return [place for place in range(len(runs)) if place not in left_out], left_out
+
+
+def unlike(one: Run, other: Run) -> list[str]:
+    """Settings besides the control in which two runs differ, other than the seed and what changes no number."""
+    paths = differing([experiment(one.header.config), experiment(other.header.config)])
+    return [visible(".".join(path)) for path in paths if path[0] != "control"]
+
+
+def _is_same(one: Run, other: Run) -> bool:
+    """Whether the same numbers were recorded, over the steps that both have."""
+    if one.folder.resolve() == other.folder.resolve():
+        return True
+    both = list(zip(one.steps, other.steps, strict=False))
+    return (
+        one.seed == other.seed
+        and bool(both)
+        and all(
+            (mine.step, mine.entropy.sum, mine.reward.sum) == (theirs.step, theirs.entropy.sum, theirs.reward.sum)
+            for mine, theirs in both
+        )
+    )
+
+
+def _name(word: str, mine: Flat, all_of_them: Sequence[Flat]) -> str:
+    """A method, with the settings that others of its name have otherwise."""
+    paths = differing(all_of_them)
+    if not paths:
+        return word
+    told = [f"{'.'.join(path)} {scalar(mine.get(path))}" for path in paths[:_MOST_TOLD]]
+    if len(paths) > _MOST_TOLD:
+        # Two experiments that differ only in settings that are not told still have two names.
+        others = list(dict.fromkeys(repr(sorted(map(repr, each.items()))) for each in all_of_them))
+        told.append(f"settings {others.index(repr(sorted(map(repr, mine.items())))) + 1} of {len(others)}")
+    return f"{word} · {', '.join(told)}"
