@@ -61,12 +61,13 @@ USUAL = {
     ),
     "a date": "from datetime import datetime\nprint(datetime.strptime('2024-02-05', '%Y-%m-%d').day)",
     "a time": "import time\nprint(time.strptime('2024-02-05', '%Y-%m-%d').tm_mday)",
-    "fileinput": "import fileinput\nprint(5 + len(list(fileinput.input(files=['-']))))",
+    "fileinput": "import fileinput\nprint(5 + len(list(fileinput.input())))",
     "codecs": (
         "import codecs\nfor name in ('utf-16-le', 'cp1252', 'utf-8-sig', 'punycode', 'unicode_escape'):\n"
         "    assert 'a'.encode(name).decode(name) == 'a'\n"
         "assert codecs.encode('a', 'rot13') == 'n' and codecs.encode(b'a', 'hex') == b'61'\nprint(5)"
     ),
+    "no arguments": "import sys\nassert len(sys.argv) == 1\nprint(5)",
     "doctest": "import doctest\nassert not doctest.testmod().failed\nprint(5)",
 }
 

@@ -174,6 +174,7 @@ def main(control_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.clear()
+    sys.argv[:] = ["program.py"]
     gc.collect()
     gc.freeze()
     control.send({"ready": True, "no_filter": no_filter})
