@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from covent.report.compare import labels
 from covent.report.experiments import experiments, repetitions
-from covent.report.methods import methods, repeated
+from covent.report.methods import method_summary, methods, repeated
 from covent.report.page import page
 from covent.report.subject import subjects
+from covent.store.coverage import lost_steps
 from covent.store.reader import Run, read_run
+from covent.store.salvage import salvaged_run
+from covent.store.schema import FaultRow
 from tests.support.synthetic import write_run
 
 
@@ -100,6 +104,104 @@ def test_a_run_that_did_not_reach_its_end_is_left_out_beside_some_that_did(tmp_p
     # The control: where all go on, all count.
     others = [read_run(write_run(tmp_path / f"s{seed}", "grpo", seed, num_steps=12, stop_after=6)) for seed in (3, 4)]
     assert [len(group.members) for group in repeated(subjects([short, *others]))] == [3]
+
+
+def without_rows(run: Run, *steps: int) -> Run:
+    """The run with these rows of steps.jsonl gone, read as the report reads it."""
+    path = run.folder / "steps.jsonl"
+    rows = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(row for nth, row in enumerate(rows) if nth not in steps), "utf-8")
+    return salvaged_run(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"), [((8, 9, 10, 11), "steps 8 to 11"), ((5,), "step 5"), ((0,), "step 0"), ((11,), "step 11")]
+)
+def test_a_run_that_lacks_rows_is_no_seed(tmp_path: Path, lost: tuple[int, ...], told: str) -> None:
+    runs = [run_of(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    whole = methods(subjects(runs))
+    assert whole is not None and whole.rows[0][1] == "3" and not any("left out" in note for note in whole.notes)
+    torn = without_rows(runs[1], *lost)
+    assert torn.status.state == "finished"
+    found = methods(subjects([runs[0], torn, runs[2]]))
+    assert found is not None and found.rows[0][1] == "2"
+    assert f"left out: grpo · seed 1 lacks rollout {told} in steps.jsonl" in found.notes
+    only = methods(subjects([runs[0], runs[2]]))
+    assert only is not None and only.rows == found.rows
+    # Where no other is whole, there is no method over seeds.
+    assert methods(subjects([torn])) is None
+
+
+def test_a_step_that_was_not_finite_is_not_lost(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "a")
+    for name in ("steps", "updates"):
+        path = run.folder / f"{name}.jsonl"
+        rows = path.read_text("utf-8").splitlines(keepends=True)
+        path.write_text("".join(row for row in rows if json.loads(row)["step"] != 5), "utf-8")
+    assert lost_steps(read_run(run.folder)) == ([5], range(12))
+    fault = FaultRow(step=5, update=None, tensor="loss", message="not finite", in_a_row=1, rollout=None)
+    (run.folder / "faults.jsonl").write_text(fault.model_dump_json() + "\n", "utf-8")
+    assert lost_steps(read_run(run.folder)) == ([], range(12))
+
+
+def test_without_a_status_the_rows_tell_whether_a_run_is_whole(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    runs.append(read_run(write_run(tmp_path / "short", "grpo", 2, num_steps=12, stop_after=6)))
+    for run in runs[1:]:
+        (run.folder / "status.json").write_text('{"state": "fin', "utf-8")
+    half = [runs[0], *(salvaged_run(run.folder) for run in runs[1:])]
+    assert repetitions(half) == ([0, 1], {2: "ended at 6 of 12 rollout steps, and status.json cannot be read"})
+    runs[1].folder.joinpath("status.json").unlink()
+    assert repetitions([runs[0], read_run(runs[1].folder)]) == ([0, 1], {})
+    # Its wall time is not known, and not nothing.
+    found = method_summary("grpo", subjects(half[:2]))
+    assert found.num_runs == 2 and found.seconds is not None and found.seconds.values == [runs[0].status.seconds]
+    # A status that is there is believed: it was stopped before its last test.
+    told = json.loads((runs[0].folder / "status.json").read_text("utf-8")) | {"state": "interrupted"}
+    (runs[1].folder / "status.json").write_text(json.dumps(told), "utf-8")
+    stopped = read_run(runs[1].folder)
+    assert repetitions([runs[0], stopped])[1] == {1: "is interrupted after the last of its 12 rollout steps"}
+
+
+def test_of_a_copy_the_whole_one_counts(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "a", seed=0)
+    shutil.copytree(first.folder, tmp_path / "copy")
+    told = json.loads((first.folder / "status.json").read_text("utf-8")) | {"state": "interrupted"}
+    (tmp_path / "copy" / "status.json").write_text(json.dumps(told), "utf-8")
+    assert repetitions([read_run(tmp_path / "copy"), first]) == ([1], {0: "is the same run as another one"})
+
+
+def test_a_copy_is_counted_once_in_the_head_of_the_page_too(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    shutil.copytree(tmp_path / "0", tmp_path / "copy")
+    text = page([*runs, read_run(tmp_path / "copy")])
+    assert "both runs of grpo" in text and "all 3 runs" not in text and "counted once" in text
+    assert "Seeds: grpo 2." in text
+    more = page([*runs, run_of(tmp_path / "2", seed=2)])
+    assert "all 3 runs of grpo" in more and "counted once" not in more
+
+
+def test_a_run_set_apart_by_a_setting_has_one_name(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    assert labels(runs) == ["grpo · seed 0", "grpo · seed 1"]
+    other = run_of(tmp_path / "2", seed=2, optimizer__lr=1e-3)
+    runs.append(other)
+    assert labels(runs) == [
+        "grpo · optimizer.lr 0.0003 · seed 0",
+        "grpo · optimizer.lr 0.0003 · seed 1",
+        "grpo · optimizer.lr 0.001",
+    ]
+    found = methods(subjects(runs))
+    assert found is not None and found.rows[1][0] == "grpo · optimizer.lr 0.001" == found.charts[0].table.rows[-1][0]
+    assert "grpo · seed" not in page(runs)
+
+
+def test_the_head_of_the_page_speaks_of_methods_wherever_one_has_two_runs(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page(runs))
+    assert lead.startswith("grpo over 3 runs ends with entropy") and "avg@k" in lead and "[" in lead
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page(runs[:1]))
+    assert lead.startswith("grpo: entropy went from") and "over" not in lead
 
 
 def test_two_seeds_show_their_own_values_and_no_interval(tmp_path: Path) -> None:

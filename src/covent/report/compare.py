@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
-from covent.report.experiments import unlike
+from covent.report.experiments import experiments, unlike
 from covent.report.summary import method
 from covent.store.reader import Run
 
@@ -37,12 +37,17 @@ class Comparison(BaseModel):
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """One legend label for each run, unique: the name alone where it is, else with the seed, else with the folder."""
+    """One label for each run, unique and the same everywhere: the name alone where it is, else that of the experiment.
+
+    Runs of one experiment are told apart by the seed, else by the folder.
+    """
+    named = list(zip(experiments(runs), runs, strict=True))
     ways = [
         [run.name for run in runs],
-        [run.name if run.seed is None else f"{run.name} · seed {run.seed}" for run in runs],
-        [f"{run.name} · {run.folder.name}" for run in runs],
-        [f"{run.name} · {run.folder.name} ({number})" for number, run in enumerate(runs, start=1)],
+        [name for name, _ in named],
+        [name if run.seed is None else f"{name} · seed {run.seed}" for name, run in named],
+        [f"{name} · {run.folder.name}" for name, run in named],
+        [f"{name} · {run.folder.name} ({number})" for number, (name, run) in enumerate(named, start=1)],
     ]
     return [next(way[place] for way in ways if way.count(way[place]) == 1) for place in range(len(runs))]
 
@@ -53,12 +58,17 @@ def baseline_method(runs: Sequence[Run]) -> str:
     return (without or [method(run) for run in runs])[0]
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """Each run against the run of the baseline method with the same seed, where there is one."""
+def comparisons(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Comparison]:
+    """Each run against the run of the baseline method with the same seed, where there is one.
+
+    Args:
+        runs: of any methods.
+        names: what to call them; if not given, their `labels`.
+    """
     if len(runs) < 2:
         return []
     wanted = baseline_method(runs)
-    named = list(zip(labels(runs), runs, strict=True))
+    named = list(zip(labels(runs) if names is None else names, runs, strict=True))
     bases: dict[int, list[tuple[str, Run]]] = {}
     for label, run in named:
         if method(run) == wanted and run.seed is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from covent.report.settings import Flat, differing, experiment, scalar
 from covent.report.summary import method
+from covent.store.coverage import lost_steps, spans
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -55,19 +56,46 @@ def method_names(named: Sequence[tuple[str, str]]) -> list[str]:
 def repetitions(runs: Sequence[Run]) -> tuple[list[int], dict[int, str]]:
     """Places of the runs of one experiment that count, and why the others do not.
 
-    A run is left out that is another one of them over again, as far as both go; and one that has not reached its end
-    where others have, since it has no end to compare.
+    A run is left out that is another one of them over again, as far as both go; one whose rows of steps.jsonl are not
+    all there; and one that has not reached its end where others have, since it has no end to compare.
     """
     left_out: dict[int, str] = {}
-    longest = sorted(range(len(runs)), key=lambda place: -len(runs[place].steps))
-    for nth, place in enumerate(longest):
-        if any(_is_same(runs[place], runs[other]) for other in longest[:nth] if other not in left_out):
+    broken = [_broken(run) for run in runs]
+    states = [run.status.state for run in runs]
+    best = sorted(range(len(runs)), key=lambda at: (-len(runs[at].steps), broken[at] != "", states[at] != "finished"))
+    for nth, place in enumerate(best):
+        if any(_is_same(runs[place], runs[other]) for other in best[:nth] if other not in left_out):
             left_out[place] = SAME
-    finished = [place for place in range(len(runs)) if runs[place].status.state == "finished"]
+    left_out |= {place: why for place, why in enumerate(broken) if why and place not in left_out}
+    whole = max((run.status.num_steps for run in runs if run.status.state == "finished"), default=None)
     for place, run in enumerate(runs):
-        if place not in left_out and finished and place not in finished:
-            left_out[place] = f"ended at {len(run.steps)} of {run.status.num_steps} rollout steps"
+        if place not in left_out and whole is not None and (why := _unfinished(run, whole)):
+            left_out[place] = why
     return [place for place in range(len(runs)) if place not in left_out], left_out
+
+
+def _broken(run: Run) -> str:
+    """Which rollout steps it made and does not hold; empty if none."""
+    lost, made = lost_steps(run)
+    steps = "steps" if len(lost) > 1 else "step"
+    return f"lacks rollout {steps} {spans(lost, made)} in steps.jsonl" if lost else ""
+
+
+def _unfinished(run: Run, whole: int) -> str:
+    """Why it is not at its end; empty if it is. Without its status the rows tell.
+
+    Args:
+        run: one without gaps.
+        whole: rollout steps of a finished run of the same settings.
+    """
+    status, done = run.status, lost_steps(run)[1].stop
+    if status.state == "finished" or (status.is_lost and done >= whole):
+        return ""
+    if status.is_lost:
+        return f"ended at {done} of {whole} rollout steps, and {status.message}"
+    if done >= status.num_steps:
+        return f"is {status.state} after the last of its {status.num_steps} rollout steps"
+    return f"ended at {done} of {status.num_steps} rollout steps"
 
 
 def unlike(one: Run, other: Run) -> list[str]:

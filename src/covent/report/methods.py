@@ -15,7 +15,7 @@ from covent.logs.run_folder import END_STEPS
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange
 from covent.report.chart import Chart, Style, band, dots, figure, line, share_axis, stacked, table
-from covent.report.experiments import repetitions, unlike
+from covent.report.experiments import SAME, repetitions, unlike
 from covent.report.plots import course, running_mean
 from covent.report.seeds import FEW, FEWEST, OverSeeds, curve_over_seeds, interquartile_mean, over_seeds
 from covent.report.subject import Subject
@@ -70,6 +70,8 @@ class Repeated:
     members: list[Subject]
     left_out: list[str]
     """Runs that do not count, and why."""
+    copies: list[Subject]
+    """Those of them that another run is over again."""
 
     @property
     def style(self) -> Style:
@@ -78,7 +80,8 @@ class Repeated:
 
 def methods(subjects: Sequence[Subject]) -> Methods | None:
     """Methods of which at least one has several runs; None where there is none."""
-    groups = repeated(subjects)
+    every = repeated(subjects)
+    groups = [group for group in every if group.members]
     if not any(len(group.members) > 1 for group in groups):
         return None
     found = [method_summary(group.name, group.members) for group in groups]
@@ -104,7 +107,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
             "cost: wall time and training responses of a run",
             *ceiling_marks([summary.law for summary in found if summary.law is not None]),
             *_differences(groups),
-            *(f"left out: {sentence}" for group in groups for sentence in group.left_out),
+            *(f"left out: {sentence}" for group in every for sentence in group.left_out),
         ],
         charts=[chart for chart in charts if chart is not None],
     )
@@ -120,7 +123,10 @@ def repeated(subjects: Sequence[Subject]) -> list[Repeated]:
     for name, members in by_name.items():
         kept, others = repetitions([_folder(each)[0] for each in members])
         told = [f"{members[place].label} {why}" for place, why in others.items()]
-        found.append(Repeated(name, [members[place] for place in kept], told))
+        copies = [members[place] for place, why in others.items() if why == SAME]
+        # A run by itself has one name, in the table as in the legends.
+        called = members[kept[0]].label if len(kept) == 1 else name
+        found.append(Repeated(called, [members[place] for place in kept], told, copies))
     return found
 
 
@@ -194,7 +200,7 @@ def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
         gain=statistic(_gain),
         widest=statistic(lambda _, summary: _tested(summary, "pass", end=True)),
         law=pooled_result(points) if points else None,
-        seconds=statistic(lambda run, _: run.status.seconds),
+        seconds=statistic(lambda run, _: None if run.status.is_lost else run.status.seconds),
         responses=statistic(lambda run, _: float(sum(row.reward.count for row in run.steps))),
     )
 

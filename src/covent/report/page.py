@@ -153,32 +153,32 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None, left_out: 
 
 def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     """Everything that the page says in sentences and in single numbers."""
-    folders = [
-        (each.label, each.run, each.summary) for each in shown if each.run is not None and each.summary is not None
-    ]
-    names, runs, summaries = [row[0] for row in folders], [row[1] for row in folders], [row[2] for row in folders]
-    found = comparisons(runs)
-    fates = [_fate(each) for each in shown]
-    kinds = [each.experiment for each in shown]
+    names, _, summaries = _folders(shown)
+    copies = [each.label for group in repeated(shown) for each in group.copies]
+    counted = [each for each in shown if each.label not in copies]
+    own_names, own_runs, own_summaries = _folders(counted)
+    found = comparisons(own_runs, own_names)
     over = methods(shown)
     columns, rows = glance(names, summaries)
     told = [each.told for each in shown if each.run is None and each.told is not None]
     lead = (
         over.headline
-        if over is not None and len(folders) > MOST_SIDE_BY_SIDE
-        else headline(names, summaries, found)
-        if folders
+        if over is not None
+        else headline(own_names, own_summaries, found)
+        if own_names
         else " ".join(typographic(each.findings[0].text) for each in told[:3])
     )
     return {
         "title": " · ".join(each.label for each in shown),
-        "verdict": verdict([each.label for each in shown], fates, kinds),
+        "verdict": verdict(
+            [each.label for each in counted], [_fate(each) for each in counted], [each.experiment for each in counted]
+        ),
         "methods": over,
         "headline": lead,
         "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
         "verdicts": [(each.style, answers(each)) for each in shown],
         "glance_columns": columns,
-        "glance": rows if len(shown) > 1 or folders else [],
+        "glance": rows if len(shown) > 1 or names else [],
         "glance_notes": glance_notes(columns, summaries),
         "stories": [
             (
@@ -191,9 +191,19 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
             )
             for each in shown
         ],
-        "against": comparison_findings(found, summaries, [each.experiment for each in shown if each.run is not None]),
+        "against": comparison_findings(
+            found, own_summaries, [each.experiment for each in counted if each.run is not None]
+        ),
         "numbers": [(each.style, readings(each.summary)) for each in shown if each.summary is not None],
     }
+
+
+def _folders(shown: Sequence[Subject]) -> tuple[list[str], list[Run], list[RunSummary]]:
+    """Label, run and summary of each run folder."""
+    found = [
+        (each.label, each.run, each.summary) for each in shown if each.run is not None and each.summary is not None
+    ]
+    return [label for label, _, _ in found], [run for _, run, _ in found], [summary for _, _, summary in found]
 
 
 def _fate(subject: Subject) -> Fate | None:

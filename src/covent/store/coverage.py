@@ -43,6 +43,18 @@ def is_own(config: Mapping[str, Any]) -> bool:
     return "task" in config
 
 
+def lost_steps(run: Run) -> tuple[list[int], range]:
+    """Rollout steps that were made and have no row in steps.jsonl, and all that were made.
+
+    They are counted by status.json and by the optimizer steps of a later rollout; a rollout that was left out as not
+    finite has no row and is not lost.
+    """
+    told = {row.step for row in run.steps} | {fault.step for fault in run.faults if fault.update is None}
+    updated = {row.step for row in run.updates}
+    made = range(min(told | updated, default=0), max(run.status.step, *(step + 1 for step in told), *updated, 0))
+    return [step for step in made if step not in told], made
+
+
 def _steps(run: Run) -> str:
     """Rollout steps of which other files speak; the last one may still be going on."""
     last = max((row.step for row in run.steps), default=-1)

@@ -15,8 +15,10 @@ from covent.store.coverage import Gaps, gaps, is_own
 from covent.store.finite import first_non_finite
 from covent.store.lock import abandoned
 from covent.store.schema import (
+    NO_STATUS,
     ROW_FILES,
     SCHEMA_VERSION,
+    UNREADABLE_STATUS,
     AttributionRow,
     EvaluationRow,
     FaultRow,
@@ -216,18 +218,17 @@ def _header(path: Path) -> RunHeader:
 
 
 def _status(path: Path, num_steps: int, notes: list[str], fault: Fault = refused) -> Status:
-    missing = "status.json is missing"
     try:
         if not _is_there(path):
-            notes.append("status.json is missing: the run is taken as interrupted.")
-            return Status(state="interrupted", step=num_steps, num_steps=num_steps, message=missing)
+            notes.append(f"{NO_STATUS}: the run is taken as interrupted.")
+            return Status(state="interrupted", step=num_steps, num_steps=num_steps, message=NO_STATUS)
         status = _validated(Status, path.read_bytes(), str(path))
         if status.state == "running" and abandoned(path.parent):
             # A run that has just ended wrote so before it let go of the lock.
             status = _validated(Status, path.read_bytes(), str(path))
     except StoreError as error:
         fault(path, None, error)
-        return Status(state="interrupted", step=num_steps, num_steps=num_steps, message="status.json cannot be read")
+        return Status(state="interrupted", step=num_steps, num_steps=num_steps, message=UNREADABLE_STATUS)
     if status.state == "running" and abandoned(path.parent):
         return status.model_copy(update={"state": "interrupted", "message": _KILLED})
     return status

@@ -76,6 +76,10 @@ class RunHeader(Row):
     """Content hash of the weights that RL starts from; None until the warm start has ended."""
 
 
+NO_STATUS = "status.json is missing"
+UNREADABLE_STATUS = "status.json cannot be read"
+
+
 class Status(Row):
     """Where a run stands."""
 
@@ -87,6 +91,11 @@ class Status(Row):
     message: str = ""
     seconds: Seconds = 0.0
     """Wall time of the whole run so far."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was not read but stands for a file that could not be: then it counts the rows that are there."""
+        return self.message in {NO_STATUS, UNREADABLE_STATUS}
 
 
 class StepRow(Row):
