@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from covent.law import LawFit, Unit, diagnose, fit, fit_robust, rivals
+from covent.law import LawFit, Rivals, Unit, diagnose, fit, fit_robust, rivals
 from covent.law.criterion import DECISIVE_AICC
 from covent.law.series import FULL_MARKS, in_percent
 from covent.logs.read import read_logs
@@ -152,12 +152,16 @@ def fit_result(series: LogSeries) -> FitResult:
     return _result(series, law, _doubts(series), list(series.warnings))
 
 
-def pooled_result(series: Sequence[LogSeries]) -> FitResult:
+def pooled_result(series: Sequence[LogSeries], *, compared: bool = False) -> FitResult:
     """One law for the points of several logs, as fractions; not fitted where their entropies are not one quantity.
 
     The points of a log stay together and in order, logs follow one another, so far apart that the noise of one tells
     nothing of the next one's. Where the pooled ceiling lies outside its own interval, the logs do not follow one curve,
     and it is not identified.
+
+    Args:
+        series: at least one.
+        compared: whether the law is also held against its rivals, on the same points.
     """
     warnings = definition_warnings(series)
     entropy = np.concatenate([one.entropy for one in series])
@@ -170,7 +174,12 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
             0, "Not pooled: the logs' entropies are defined differently, so one curve through them means nothing."
         )
         entropy, accuracy = entropy[:0], accuracy[:0]
-    law = one_curve(fit(entropy, accuracy, unit="fraction", step=_far_apart(series) if entropy.size else None))
+    step = _far_apart(series) if entropy.size else None
+    law = one_curve(fit(entropy, accuracy, unit="fraction", step=step))
+    doubts = _Doubts("Several logs are not tested for form together.")
+    if compared and 0 < entropy.size <= MOST_DOUBTED:
+        found = rivals(entropy, accuracy, unit="fraction", step=step)
+        doubts = _Doubts(found.sentence, _told(found))
     first = series[0]
     joined = LogSeries(
         name="pooled",
@@ -191,7 +200,7 @@ def pooled_result(series: Sequence[LogSeries]) -> FitResult:
         others={},
         warnings=[],
     )
-    result = _result(joined, law, _Doubts("Several logs are not tested for form together."), warnings)
+    result = _result(joined, law, doubts, warnings)
     definition = _shared([one.definition.text for one in series])
     return result.model_copy(update={"entropy_definition": definition, "last_entropy": None, "last_accuracy": None})
 
@@ -271,19 +280,23 @@ def _doubts(series: LogSeries) -> _Doubts:
     robust = fit_robust(series.entropy, series.accuracy, unit=series.unit, step=series.step)
     return _Doubts(
         forms=compared.sentence,
-        rivals=[
-            Rival(
-                name=form.name,
-                ceiling=form.ceiling,
-                ceiling_interval=form.ceiling_interval,
-                aicc=form.aicc,
-                weight=form.weight,
-            )
-            for form in compared.forms
-        ],
+        rivals=_told(compared),
         diagnostics=found.findings,
         outlier_steps=series.step[robust.outliers].tolist(),
     )
+
+
+def _told(compared: Rivals) -> list[Rival]:
+    return [
+        Rival(
+            name=form.name,
+            ceiling=form.ceiling,
+            ceiling_interval=form.ceiling_interval,
+            aicc=form.aicc,
+            weight=form.weight,
+        )
+        for form in compared.forms
+    ]
 
 
 def _line_r2(series: LogSeries) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from covent.report.settings import Flat, differing, experiment, scalar
 from covent.report.summary import method
-from covent.store.coverage import lost_steps, spans
+from covent.store.coverage import is_own, lost_steps, spans
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -102,6 +102,38 @@ def unlike(one: Run, other: Run) -> list[str]:
     """Settings besides the control in which two runs differ, other than the seed and what changes no number."""
     paths = differing([experiment(one.header.config), experiment(other.header.config)])
     return [visible(".".join(path)) for path in paths if path[0] != "control"]
+
+
+def made_otherwise(name: str, runs: Sequence[Run]) -> list[str]:
+    """In what besides the seed the runs of one experiment were made otherwise: code, versions, machine, start model.
+
+    Args:
+        name: of the experiment.
+        runs: those of it that count.
+    """
+    known = [run for run in runs if not run.is_header_lost]
+    heads = [run.header for run in known]
+    made: list[dict[str, str | None]] = [
+        {"commit": head.commit, **head.versions, "hardware": head.hardware, "start model": head.start_model}
+        for head in heads
+    ]
+    names = list(dict.fromkeys(fact for each in made for fact in each))
+    other = [fact for fact in names if len({each.get(fact) for each in made}) > 1]
+    starts = {(run.seed, run.header.start_model) for run in known}
+    notes = []
+    if "start model" in other and all(map(_starts_by_seed, known)) and len({seed for seed, _ in starts}) == len(starts):
+        other.remove("start model")
+        notes.append(f"each seed of {name} also makes its own start model")
+    if other:
+        notes.insert(0, f"not the seed alone: the runs of {name} also differ in {', '.join(map(visible, other))}")
+    return notes
+
+
+def _starts_by_seed(run: Run) -> bool:
+    """Whether the settings make the start model with the seed: new weights, or a warm start."""
+    model, warm = run.header.config.get("model"), run.header.config.get("warm_start")
+    new = isinstance(model, dict) and model.get("path") is None
+    return is_own(run.header.config) and (new or (isinstance(warm, dict) and bool(warm.get("steps"))))
 
 
 def _is_same(one: Run, other: Run) -> bool:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from covent.law import accuracy as law_accuracy
 from covent.law.series import counted
 from covent.logs.results import FitResult, pooled_result
-from covent.logs.run_folder import END_STEPS
+from covent.logs.run_folder import END_STEPS, TRAINING_REWARD
 from covent.report import numbers as n
 from covent.report.accuracy import AccuracyChange
 from covent.report.chart import Chart, Style, band, dots, figure, line, share_axis, stacked, table
-from covent.report.experiments import SAME, repetitions, unlike
+from covent.report.experiments import SAME, made_otherwise, repetitions, unlike
 from covent.report.plots import course, running_mean
 from covent.report.seeds import FEW, FEWEST, OverSeeds, curve_over_seeds, interquartile_mean, over_seeds
 from covent.report.subject import Subject
@@ -43,11 +43,18 @@ class MethodSummary(BaseModel):
     widest: OverSeeds | None
     """pass@k at the largest k."""
     law: FitResult | None
-    """Of the points of all its runs together."""
+    """Of the points of its runs together; of a single run its own."""
+    num_pooled: int
+    """Runs whose points they are."""
     seconds: OverSeeds | None
     """Wall time of a run."""
     responses: OverSeeds | None
     """Training responses that a run sampled."""
+
+    @property
+    def sizes(self) -> set[int]:
+        """Runs that its statistics with an interval are of."""
+        return {value.num_runs for value in (self.end_entropy, self.average, self.gain, self.widest) if value}
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
         return None
     found = [method_summary(group.name, group.members) for group in groups]
     counts = sorted({len(group.members) for group in groups})
+    sizes = sorted({*counts, *(size for each in found for size in each.sizes)})
     lead = f" Only {counted(counts[0], 'run')} of a method: leads, not results." if counts[0] < FEW else ""
     told = [f"{each.name} over {counted(each.num_runs, 'run')} {_ends(each)}" for each in found]
     charts = [
@@ -97,16 +105,22 @@ def methods(subjects: Sequence[Subject]) -> Methods | None:
     return Methods(
         headline=f"{'; '.join(told[:MOST_TOLD])}.{lead}",
         intro="Runs that differ in nothing but the seed, together. Interquartile mean over them, the mean where there"
-        f" are fewer than four{_interval(counts)}.{_doubt(counts)}",
+        f" are fewer than four{_interval(sizes)}.{_doubt(sizes)}",
         columns=_columns(groups),
         rows=[_row(summary) for summary in found],
         notes=[
-            f"entropy: mean of the last {END_STEPS} steps, nats",
+            f"entropy: at the end, mean of the last {END_STEPS} steps, nats",
             "avg@k, gain, pass@k: test problems at the end, gain against the start",
-            "ceiling: one law through the points of all runs of the method",
-            "cost: wall time and training responses of a run",
+            "ceiling: one law through the points of all runs of the method; of a single run, its own",
+            "time, responses: wall time and training responses of a run",
             *ceiling_marks([summary.law for summary in found if summary.law is not None]),
             *_differences(groups),
+            *(sentence for group in groups for sentence in _not_pooled(group)),
+            *(
+                note
+                for group in groups
+                for note in made_otherwise(group.name, [_folder(each)[0] for each in group.members])
+            ),
             *(f"left out: {sentence}" for group in every for sentence in group.left_out),
         ],
         charts=[chart for chart in charts if chart is not None],
@@ -138,7 +152,7 @@ def _doubt(counts: Sequence[int]) -> str:
     """What the numbers of runs forbid to conclude.
 
     Args:
-        counts: of runs in a method, increasing.
+        counts: of runs in a method or in one of its numbers, increasing.
     """
     text = ""
     if counts[0] < FEWEST:
@@ -173,15 +187,15 @@ def _columns(groups: Sequence[Repeated]) -> list[str]:
 MOST_TOLD = 4
 """Methods of which the head of the page speaks; more are better read in the table."""
 
-COLUMNS = ["method", "runs", "entropy at the end", "avg@k", "gain", "pass@k", "ceiling", "wall time", "responses"]
+COLUMNS = ["method", "runs", "entropy", "avg@k", "gain", "pass@k", "ceiling", "time", "responses"]
 
 
 def _ends(summary: MethodSummary) -> str:
     """Where a method ends, for the head of the page."""
-    accuracy = summary.average or summary.widest
+    accuracy, runs = summary.average or summary.widest, summary.num_runs
     name = "avg@k" if summary.average else "pass@k"
-    tested = "" if accuracy is None else f" and {name} {_told(accuracy, lambda x: n.fixed(100 * x, 1), ' %')}"
-    return f"ends with entropy {_told(summary.end_entropy, n.plain, ' nats')}{tested}"
+    tested = "" if accuracy is None else f" and {name} {_told(accuracy, runs, lambda x: n.fixed(100 * x, 1), ' %')}"
+    return f"ends with entropy {_told(summary.end_entropy, runs, n.plain, ' nats')}{tested}"
 
 
 def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
@@ -191,7 +205,8 @@ def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
         values = [of(*_folder(each)) for each in group]
         return over_seeds([[value for value in values if value is not None]])
 
-    points = [each.points for each in group if each.points is not None]
+    fitted = pooled(group)
+    points = [each.points for each in fitted if each.points is not None]
     return MethodSummary(
         name=name,
         num_runs=len(group),
@@ -199,10 +214,33 @@ def method_summary(name: str, group: Sequence[Subject]) -> MethodSummary:
         average=statistic(lambda _, summary: _tested(summary, "avg", end=True)),
         gain=statistic(_gain),
         widest=statistic(lambda _, summary: _tested(summary, "pass", end=True)),
-        law=pooled_result(points) if points else None,
+        law=fitted[0].fit if len(fitted) == 1 else pooled_result(points, compared=True) if fitted else None,
+        num_pooled=len(fitted),
         seconds=statistic(lambda run, _: None if run.status.is_lost else run.status.seconds),
         responses=statistic(lambda run, _: float(sum(row.reward.count for row in run.steps))),
     )
+
+
+def pooled(group: Sequence[Subject]) -> list[Subject]:
+    """The runs whose points make one law: those of one accuracy, the validation's where any has it."""
+    known = [(each, each.points.accuracy_metric) for each in group if each.points is not None]
+    measures = [measure for _, measure in known]
+    chosen = max(measures, key=lambda each: (each != TRAINING_REWARD, measures.count(each)), default=None)
+    return [each for each, measure in known if measure == chosen]
+
+
+def _not_pooled(group: Repeated) -> list[str]:
+    """Runs that count and have no part in the law of their method, and why."""
+    kept = pooled(group.members)
+    if not kept or kept[0].points is None:
+        return []
+    wanted = kept[0].points.accuracy_metric
+    told = []
+    for each in group.members:
+        if each not in kept:
+            has = "no point of the law" if each.points is None else f"{each.points.accuracy_metric} alone"
+            told.append(f"not in the law of {group.name}, which is of {wanted}: {each.label} has {has}")
+    return told
 
 
 def _folder(subject: Subject) -> tuple[Run, RunSummary]:
@@ -228,30 +266,56 @@ def _gain(_: Run, summary: RunSummary) -> float | None:
 
 
 def _row(summary: MethodSummary) -> list[str]:
-    def shares(value: OverSeeds | None) -> str:
-        return _told(value, lambda x: n.fixed(100 * x, 1), " %")
+    """The cells of a method; each line of a cell is a line on the page."""
 
+    def cell(value: OverSeeds | None, text: Callable[[float], str], unit: str = "") -> str:
+        return _told(value, summary.num_runs, text, unit, between="\n")
+
+    def shares(value: OverSeeds | None) -> str:
+        return cell(value, lambda x: n.fixed(100 * x, 1), " %")
+
+    def mean(value: OverSeeds | None, text: Callable[[float], str]) -> str:
+        return n.MISSING if value is None else "\n".join([text(value.value), *_part(value.num_runs, summary.num_runs)])
+
+    ceiling = "" if summary.law is None else short_ceiling(summary.law)
     return [
         summary.name,
         str(summary.num_runs),
-        _told(summary.end_entropy, n.plain),
+        cell(summary.end_entropy, n.plain),
         shares(summary.average),
-        _told(summary.gain, lambda x: n.signed(100 * x, 1), " points"),
+        cell(summary.gain, lambda x: n.signed(100 * x, 1), " points"),
         shares(summary.widest),
-        n.MISSING if summary.law is None else short_ceiling(summary.law),
-        n.MISSING if summary.seconds is None else n.minutes(summary.seconds.value),
-        n.MISSING if summary.responses is None else f"{summary.responses.value:,.0f}".replace(",", " "),
+        "\n".join([ceiling, *_part(summary.num_pooled, summary.num_runs)]) if ceiling else n.MISSING,
+        mean(summary.seconds, n.minutes),
+        mean(summary.responses, lambda x: f"{x:,.0f}".replace(",", " ")),
     ]
 
 
-def _told(value: OverSeeds | None, text: Callable[[float], str], unit: str = "") -> str:
-    """The statistic with its interval; of two runs their own values in its place."""
+def _told(
+    value: OverSeeds | None, num_runs: int, text: Callable[[float], str], unit: str = "", between: str = " "
+) -> str:
+    """The statistic with its interval; of two runs their own values in its place.
+
+    Args:
+        value: of those runs of the method that have it.
+        num_runs: of the method.
+        text: writes a number.
+        unit: after the statistic.
+        between: its parts.
+    """
     if value is None:
         return n.MISSING
-    told = f"{text(value.value)}{unit}"
+    told = [f"{text(value.value)}{unit}"]
     if value.low is not None and value.high is not None:
-        return f"{told} [{text(value.low)}, {text(value.high)}]"
-    return told if value.num_runs == 1 else f"{told} ({', '.join(map(text, sorted(value.values)))})"
+        told.append(f"[{text(value.low)}, {text(value.high)}]")
+    elif value.num_runs > 1:
+        told.append(f"({', '.join(map(text, sorted(value.values)))})")
+    return between.join([*told, *_part(value.num_runs, num_runs)])
+
+
+def _part(num: int, num_runs: int) -> list[str]:
+    """Of how many of a method's runs a number is, where not of all."""
+    return [] if num == num_runs else [f"({num} of {num_runs} runs)"]
 
 
 def _entropy_of(subject: Subject) -> dict[int, float]:
@@ -341,7 +405,7 @@ def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Ch
         law, color = summary.law, group.style.color
         if law is None:
             continue
-        known = [(each, each.points) for each in group.members if each.points is not None]
+        known = [(each, each.points) for each in pooled(group.members) if each.points is not None]
         h = [value for _, points in known for value in points.entropy.tolist()]
         r = [value for each, points in known for value in (points.accuracy / each.scale).tolist()]
         chart.add_trace(dots(h, r, summary.name, color, symbol=group.style.symbol, size=5, opacity=0.55))
@@ -350,7 +414,8 @@ def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Ch
             curve = law_accuracy(grid, law.a, law.b).tolist()
             chart.add_trace(line(grid.tolist(), curve, f"{summary.name}, law", color, width=2.2))
         measures |= {points.accuracy_metric for _, points in known}
-        notes.append(f"{summary.name}: ceiling {n.ceiling(law) if law.identified else 'not identified'}.")
+        marks = "; another curve fits clearly better, so do not rely on it" if law.identified and law.is_beaten else ""
+        notes.append(f"{summary.name}: ceiling {n.ceiling(law) if law.identified else 'not identified'}{marks}.")
         parts.append((summary.name, table(["entropy H, nats", "R"], h, r)))
     if not parts:
         return None
@@ -360,7 +425,8 @@ def _law_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> Ch
         anchor="methods-law",
         title="The law of each method",
         y_label=f"R: {', '.join(sorted(measures))}",
-        caption="Points of all runs of a method together, and one law through them.",
+        caption="Points of all runs of a method together, and one law through them; whether another curve fits better"
+        " is asked of the same points.",
         note=" ".join(notes),
         figure=chart,
         table=stacked(parts, "method"),
@@ -373,10 +439,13 @@ def _cost_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> C
     if not known:
         return None
     chart, rows = figure("training responses of a run"), []
+    notes: list[str] = []
     for summary, group in zip(found, groups, strict=True):
         gain, cost, style = summary.gain, summary.responses, group.style
         if gain is None or cost is None:
             continue
+        if _part(gain.num_runs, summary.num_runs):
+            notes.append(f"{summary.name}: the gain of {gain.num_runs} of {summary.num_runs} runs.")
         trace = dots([cost.value], [gain.value], summary.name, style.color, symbol=style.symbol, size=11)
         if gain.low is not None and gain.high is not None:
             ends = {"array": [gain.high - gain.value], "arrayminus": [gain.value - gain.low]}
@@ -395,6 +464,7 @@ def _cost_chart(groups: Sequence[Repeated], found: Sequence[MethodSummary]) -> C
         y_label="gain in avg@k on the test problems",
         caption="Higher is better, further left is cheaper. Bars: 95 % bootstrap intervals over seeds; small: the two"
         " runs of a method that has no more. Wall time, in the table, depends on the machine.",
+        note=" ".join(notes),
         figure=chart,
         table=table(["method", "gain", "95 % low", "95 % high", "responses", "wall time, s"], *zip(*rows, strict=True)),
     )
