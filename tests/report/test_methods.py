@@ -121,11 +121,13 @@ def test_a_start_model_that_the_seed_makes_is_no_other_difference(tmp_path: Path
     made = {"task": {"name": "clock"}, "model": {"path": None}, "warm_start": {"steps": 100}}
     runs = [remade(run, config=made, start_model=f"hash {place}") for place, run in enumerate(runs_of(tmp_path, num=2))]
     assert made_otherwise("grpo", runs) == ["each seed of grpo also makes its own start model"]
-    # A model that was given, or two of one seed, are a difference.
+    # A model that was given, two of one seed, or one of two seeds beside another's, are a difference.
     given = {**made, "model": {"path": "models/other"}, "warm_start": {"steps": 0}}
     (note,) = made_otherwise("grpo", [remade(run, config=given) for run in runs])
     assert note.endswith("also differ in start model")
     (note,) = made_otherwise("grpo", [runs[0], remade(runs[1], seed=runs[0].seed)])
+    assert note.endswith("also differ in start model")
+    (note,) = made_otherwise("grpo", [*runs, remade(runs[1], seed=5, start_model="hash 0")])
     assert note.endswith("also differ in start model")
     assert made_otherwise("grpo", [runs[0], remade(runs[1], start_model="hash 0")]) == []
 

@@ -120,8 +120,9 @@ def made_otherwise(name: str, runs: Sequence[Run]) -> list[str]:
     names = list(dict.fromkeys(fact for each in made for fact in each))
     other = [fact for fact in names if len({each.get(fact) for each in made}) > 1]
     starts = {(run.seed, run.header.start_model) for run in known}
+    each_its_own = len({seed for seed, _ in starts}) == len({model for _, model in starts}) == len(starts)
     notes = []
-    if "start model" in other and all(map(_starts_by_seed, known)) and len({seed for seed, _ in starts}) == len(starts):
+    if "start model" in other and each_its_own and all(map(_starts_by_seed, known)):
         other.remove("start model")
         notes.append(f"each seed of {name} also makes its own start model")
     if other:
