@@ -27,6 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from covent import __version__
 from covent.errors import ConfigError
+from covent.logs.explain import Explanation
 from covent.logs.phrases import typographic
 from covent.logs.series import LogSeries
 from covent.report import numbers as n
@@ -35,7 +36,7 @@ from covent.report.compare import comparisons
 from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
 from covent.report.methods import methods, repeated
-from covent.report.phases import Fate, fate, fate_of
+from covent.report.phases import are_steps_lost, fate_of_subject
 from covent.report.sections import missing_rows, sections
 from covent.report.settings import differing, flat, nested, scalar
 from covent.report.subject import Subject, subjects
@@ -158,7 +159,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     ]
     names, runs, summaries = [row[0] for row in folders], [row[1] for row in folders], [row[2] for row in folders]
     found = comparisons(runs)
-    fates = [_fate(each) for each in shown]
+    fates = [fate_of_subject(each) for each in shown]
     kinds = [each.experiment for each in shown]
     over = methods(shown)
     columns, rows = glance(names, summaries)
@@ -168,7 +169,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         if over is not None and len(folders) > MOST_SIDE_BY_SIDE
         else headline(names, summaries, found)
         if folders
-        else " ".join(typographic(each.findings[0].text) for each in told[:3])
+        else _lead_of_logs(told)
     )
     return {
         "title": " · ".join(each.label for each in shown),
@@ -196,14 +197,10 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _fate(subject: Subject) -> Fate | None:
-    """What became of its entropy; of a run also where it has no point of the law."""
-    if subject.summary is not None:
-        entropy = subject.summary.entropy
-        return None if entropy is None else fate_of(entropy, subject.summary.num_steps)
-    if subject.told is None or subject.points is None:
-        return None
-    return fate(subject.told.phase, subject.told.entropy_spent_frac, len(subject.points.entropies))
+def _lead_of_logs(told: Sequence[Explanation]) -> str:
+    """Of one log its entropy and its accuracy; of several the entropies of the first three."""
+    found = told[0].findings[:2] if len(told) == 1 else [each.findings[0] for each in told[:3]]
+    return " ".join(typographic(finding.text) for finding in found)
 
 
 def _run_card(runs: Sequence[Run]) -> dict[str, Any]:
@@ -281,11 +278,12 @@ def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Mark
         if status.state in PROBLEM_STATES:
             state = "is not finished" if status.state == "running" else f"was {status.state}"
             state = "failed" if status.state == "failed" else state
-            sentence = f"{{}} {state} after {summary.num_steps} of {status.num_steps} rollout steps"
+            made = max(summary.num_steps, status.step)
+            sentence = f"{{}} {state} after {made} of {status.num_steps} rollout steps"
             say(f"{sentence}: {{}}." if status.message else f"{sentence}.", name, status.message)
         elif summary.main_law.fit is None and summary.num_steps:
             say("{} has no law: {}", name, summary.main_law.reason or "")
-        if not summary.num_steps:
+        if not summary.num_steps and not are_steps_lost(summary):
             say("{} has no rollout step yet.", name)
         for note in [*summary.notes, *(sentence for found in summary.gaps.values() for sentence in found)]:
             say("{}: {}", name, note)
