@@ -13,7 +13,6 @@ from covent.report.subject import subjects
 from covent.report.verdicts import Answer, answers
 from covent.store.reader import Run
 
-
 KNOWN = EntropyDefinition(
     estimator="exact", temperature=1.0, policy="sampler", weighting="response", tokens="all responses"
 )

@@ -87,9 +87,7 @@ def _evaluation_interval(run: Run) -> int:
     every = section.get("every") if isinstance(section, dict) else None
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         if run.is_header_lost and every is None:
-            raise StoreError(
-                "Neither run.json nor config.yaml says evaluation.every, which sets the blocks of the law."
-            )
+            raise StoreError("No file says evaluation.every, which sets the blocks of the law.")
         raise StoreError(
             f"{run.folder / 'run.json'} has no usable setting evaluation.every (found {every!r}); it must be a whole"
             f" number of at least 1, as it sets the blocks of the law. covent explain and covent fit take their width"
