@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
 from covent.report.experiments import unlike
+from covent.report.names import short
 from covent.report.summary import method
 from covent.store.reader import Run
 
@@ -38,11 +39,13 @@ class Comparison(BaseModel):
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """One legend label for each run, unique: the name alone where it is, else with the seed, else with the folder."""
+    names = [short(run.name) for run in runs]
+    folders = [short(run.folder.name) for run in runs]
     ways = [
-        [run.name for run in runs],
-        [run.name if run.seed is None else f"{run.name} · seed {run.seed}" for run in runs],
-        [f"{run.name} · {run.folder.name}" for run in runs],
-        [f"{run.name} · {run.folder.name} ({number})" for number, run in enumerate(runs, start=1)],
+        names,
+        [name if run.seed is None else f"{name} · seed {run.seed}" for name, run in zip(names, runs, strict=True)],
+        [f"{name} · {folder}" for name, folder in zip(names, folders, strict=True)],
+        [f"{name} · {folder} ({place})" for place, (name, folder) in enumerate(zip(names, folders, strict=True), 1)],
     ]
     return [next(way[place] for way in ways if way.count(way[place]) == 1) for place in range(len(runs))]
 

@@ -13,9 +13,9 @@ import hashlib
 import html
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from covent.report.compare import comparisons
 from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
 from covent.report.methods import methods, repeated
+from covent.report.names import short
 from covent.report.phases import are_steps_lost, fate_of_subject
 from covent.report.sections import missing_rows, sections
 from covent.report.settings import differing, flat, nested, scalar
@@ -120,7 +121,7 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None, left_out: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"unbroken": _unbroken, "isolated": isolated}
+    environment.filters |= {"unbroken": _unbroken, "isolated": partial(isolated, titles=_titles(shown))}
     return environment.get_template("page.html.j2").render(
         version=__version__,
         reload_s=reload_s,
@@ -176,7 +177,7 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         "verdict": verdict([each.label for each in shown], fates, kinds),
         "methods": over,
         "headline": lead,
-        "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
+        "banners": [*map(isolated, left_out), *_banners(names, summaries, _titles(shown)), *_twice(shown)],
         "verdicts": [(each.style, answers(each)) for each in shown],
         "glance_columns": columns,
         "glance": rows if len(shown) > 1 or folders else [],
@@ -256,9 +257,22 @@ def safe_json(data: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
 
-def isolated(text: str) -> Markup:
-    """Text from a run as an element of its own: whatever its script, what stands beside it keeps its order."""
-    return Markup("<bdi>{}</bdi>").format(visible(text))
+def isolated(text: str, titles: Mapping[str, str] | None = None) -> Markup:
+    """Text from a run as an element of its own: whatever its script, what stands beside it keeps its order.
+
+    Args:
+        text: to show.
+        titles: by label the whole name that it shortens, which is shown to those who point at it.
+    """
+    whole = (titles or {}).get(text)
+    if whole is None:
+        return Markup("<bdi>{}</bdi>").format(visible(text))
+    return Markup('<bdi title="{}">{}</bdi>').format(visible(whole), visible(text))
+
+
+def _titles(shown: Sequence[Subject]) -> dict[str, str]:
+    """Whole names by label, of those that are shortened."""
+    return {each.label: each.name for each in shown if short(each.name) != each.name}
 
 
 def _unbroken(text: str) -> str:
@@ -267,11 +281,11 @@ def _unbroken(text: str) -> str:
     return Markup(unbroken) if isinstance(text, Markup) else unbroken  # noqa: S704 - only spaces were replaced
 
 
-def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Markup]:
+def _banners(names: Sequence[str], summaries: Sequence[RunSummary], titles: Mapping[str, str]) -> list[Markup]:
     lines = []
 
     def say(sentence: str, *texts: str) -> None:
-        lines.append(escape(sentence).format(*map(isolated, texts)))
+        lines.append(escape(sentence).format(*(isolated(text, titles) for text in texts)))
 
     for name, summary in zip(names, summaries, strict=True):
         status = summary.status
