@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from covent.cli.summary import summary_rows, summary_table
+from covent.cli.summary import summary_rows, summary_table, summary_tables
 from covent.report import numbers as n
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import read_run
@@ -53,6 +53,29 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert max(len(line.rstrip()) for line in _printed(*[_summary(tmp_path / "kl_cov")] * 3).splitlines()) <= 80
 
 
+def test_more_runs_than_fit_stand_below_each_other(tmp_path: Path) -> None:
+    names = [f"kl_cov · seed {seed}" for seed in range(9)]
+    summaries = [_summary(tmp_path / "kl_cov")] * 9
+
+    def printed(width: int) -> list[str]:
+        console = Console(width=width, file=io.StringIO(), record=True)
+        console.print(summary_tables(names, summaries, width))
+        return console.export_text().splitlines()
+
+    narrow = printed(80)
+    assert "…" not in "".join(narrow)
+    assert [line.count("seed ") for line in narrow if "kl_cov" in line] == [3, 3, 3]
+    assert all(any(name in line for line in narrow) for name in names)
+    assert sum(line.startswith("ceiling b − a") for line in narrow) == 3
+    # Where there is room they stand in one line; where there is none for even two, one by one.
+    assert [line.count("seed ") for line in printed(400) if "kl_cov" in line] == [9]
+    assert [line.count("seed ") for line in printed(40) if "kl_cov" in line] == [1] * 9
+    # The control: one table of all of them loses most of its letters.
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(summary_table(names, summaries))
+    assert "…" in console.export_text()
+
+
 def test_an_interrupted_run_says_so_and_is_shown(tmp_path: Path) -> None:
     printed = _printed(_summary(tmp_path / "grpo", num_steps=40, stop_after=12), _summary(tmp_path / "clip_cov"))
     (status,) = (line for line in printed.splitlines() if line.startswith("status"))
@@ -92,7 +115,7 @@ def test_whether_the_law_is_identified_is_said_of_every_run(tmp_path: Path) -> N
     doubtful = rows(identified=False)
     assert (doubtful["ceiling b − a"], doubtful["  identified"]) == ("not identified", "no")
     assert rows(identified=False, n=2)["  identified"] == "too few points"
-    assert rows(ceiling=1.2)["ceiling b − a"].startswith("120.0 % *")
+    assert rows(ceiling=1.2)["ceiling b − a"] == "not determined *"
     assert "above 100 %: impossible" in _printed(other(ceiling=1.2))
     assert "above 100 %: impossible" not in _printed(whole)
     assert "not identified: no ceiling can be" in _printed(_summary(tmp_path / "clip_cov"))

@@ -11,6 +11,7 @@ import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,22 @@ def test_a_log_of_another_engine_has_every_section_and_says_what_it_lacks(tmp_pa
     assert len([figure for figure in drawn if isinstance(figure, dict) and "data" in figure]) == 4
     assert "Entropy collapsed in" in reader.text and reader.text.count("Not here:") >= 10
     assert "covent measure DUMP" in reader.text
+
+
+def test_paper_is_white_keeps_cards_whole_and_has_room_for_every_column() -> None:
+    css = files("covent.report").joinpath("page.css").read_text(encoding="utf-8")
+    screen, _, paper = css.partition("@media print {")
+
+    def holds(rules: str, selector: str, declaration: str) -> bool:
+        found = re.findall(r"([^{}]+)\{([^{}]*)\}", rules)
+        return any(selector in map(str.strip, head.split(",")) and declaration in body for head, body in found)
+
+    for selector, declaration in (
+        (":root", "--paper: #ffffff"),
+        (".verdict-card", "break-inside: avoid"),
+        (".provenance", "table-layout: fixed"),
+        (".provenance td", "min-width: 0"),
+    ):
+        assert holds(paper, selector, declaration)
+        # The control: the screen has none of it.
+        assert not holds(screen, selector, declaration)

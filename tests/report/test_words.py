@@ -39,8 +39,8 @@ def test_the_head_of_the_page_and_the_card_have_one_word_for_a_phase(
 ) -> None:
     pairs = {
         "Collapsed": "collapsed",
-        "Spending": "is being spent",
-        "Spending slowly": "is being spent slowly",
+        "Spending": "was still being spent at the end",
+        "Spending slowly": "was still being spent slowly at the end",
         "Plateau": "has levelled off",
         "Rising": "rose",
         "Surging": "surged late",

@@ -177,6 +177,15 @@ def test_status_and_rows_that_disagree_are_noted(folder: Path) -> None:
     ]
 
 
+def test_a_status_behind_the_rows_loses_none_of_them(folder: Path) -> None:
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    (folder / "status.json").write_text(json.dumps(status | {"step": 7}), encoding="utf-8")
+    assert read_run(folder).notes == [
+        "status.json says finished after 7 rollout steps; the rows of steps.jsonl go on to step 9: status.json is"
+        " behind them."
+    ]
+
+
 def test_a_gap_in_the_rows_is_noted(folder: Path) -> None:
     cut(folder, slice(0, None, 3))
     assert read_run(folder).notes == ["steps.jsonl holds 4 of the rollout steps 0 to 9; the rest is missing."]

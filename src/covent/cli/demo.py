@@ -48,7 +48,7 @@ class Demo:
             return self._run(output)
 
     def _run(self, output: Output) -> Outcome:
-        from covent.cli.summary import summary_table
+        from covent.cli.summary import summary_tables
         from covent.report.compare import labels
         from covent.report.page import write_page
         from covent.report.subject import subjects
@@ -69,7 +69,7 @@ class Demo:
         shown = subjects(runs)
         report = write_page(shown, self.folder / "report.html")
         summaries = [subject.summary for subject in shown if subject.summary is not None]
-        output.console.print(summary_table(labels(runs), summaries))
+        output.console.print(summary_tables(labels(runs), summaries, output.console.width))
         output.say(
             f"\nreport: {report}"
             f"\ngo on:  covent train {planned[1].folder}.yaml control.clip_cov_ratio=0.006"

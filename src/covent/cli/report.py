@@ -44,10 +44,11 @@ class Report:
             raise ConfigError(
                 f"--out '{self.out}' is a folder. Name the file to write: --out {self.out / 'report.html'}"
             )
-        from covent.cli.summary import summary_table
+        from covent.cli.summary import summary_tables
         from covent.logs import Choice
         from covent.logs.phrases import law_text
         from covent.report.compare import labels
+        from covent.report.names import short
         from covent.report.page import write_page
 
         choice = Choice(metric=self.metric, entropy=self.entropy, unit=self.unit)
@@ -61,10 +62,10 @@ class Report:
         for sentence in unread:
             output.warn(sentence)
         if runs:
-            output.console.print(summary_table(labels(runs), summaries))
+            output.console.print(summary_tables(labels(runs), summaries, output.console.width))
         results = [subject.fit for subject in shown if subject.run is None and subject.fit is not None]
         for result in results:
-            output.say(f"{result.label}: {law_text(result)}")
+            output.say(f"{short(result.label)}: {law_text(result)}")
         output.say(f"\nreport: {self.out}")
         facts = {"report": str(self.out), "runs": [summary.model_dump(mode="json") for summary in summaries]}
         return Outcome(facts | ({"logs": [result.model_dump(mode="json") for result in results]} if results else {}))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 
 from covent.law.fit import FEWEST_POINTS
 from covent.logs.results import FitResult
 from covent.report import numbers as n
 from covent.report.attribution import AttributionSummary
+from covent.report.names import short
 from covent.report.summary import LawSummary, RunSummary
 from covent.report.tables import ceiling_marks, short_ceiling
 
@@ -21,7 +24,7 @@ def summary_table(names: Sequence[str], summaries: Sequence[RunSummary]) -> Tabl
         names: heads of the columns; `covent.report.compare.labels` gives those of the report.
         summaries: of the same runs.
     """
-    table = Table("", *names, box=None, pad_edge=False)
+    table = Table("", *map(short, names), box=None, pad_edge=False)
     columns = [summary_rows(summary) for summary in summaries]
     for name in _merged([list(column) for column in columns]):
         # Only a run that is not finished has the row.
@@ -31,6 +34,26 @@ def summary_table(names: Sequence[str], summaries: Sequence[RunSummary]) -> Tabl
     if marks:
         table.caption, table.caption_justify = "\n".join(marks), "left"
     return table
+
+
+def summary_tables(names: Sequence[str], summaries: Sequence[RunSummary], width: int) -> Group:
+    """As `summary_table`, below each other with as many runs in each as fit into so many columns of the terminal."""
+    wide = Console(width=10**6)
+
+    def fits(first: int, after: int) -> bool:
+        found = summary_table(names[first:after], summaries[first:after])
+        return Measurement.get(wide, wide.options, found).maximum <= width
+
+    tables: list[RenderableType] = []
+    first = 0
+    while first < len(names):
+        after = first + 1
+        while after < len(names) and fits(first, after + 1):
+            after += 1
+        tables += [""] if tables else []
+        tables.append(summary_table(names[first:after], summaries[first:after]))
+        first = after
+    return Group(*tables)
 
 
 def _merged(columns: Sequence[Sequence[str]]) -> list[str]:
@@ -98,5 +121,5 @@ def _law_rows(law: LawSummary) -> dict[str, str]:
 
 def _identified(law: FitResult) -> str:
     if law.identified:
-        return "yes"
+        return "yes" if law.is_possible else "yes, but impossible"
     return "too few points" if law.n < FEWEST_POINTS else "no"

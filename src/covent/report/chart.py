@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from covent.report.compare import labels
 from covent.report.experiments import experiments
+from covent.report.names import all_short
 from covent.store.reader import Run
 from covent.visible import visible
 
@@ -106,7 +107,7 @@ def styles(runs: Sequence[Run], others: Sequence[str] = ()) -> list[Style]:
         others: names of logs of other engines that come after them; each is a method of its own.
     """
     named = list(zip(labels(runs), experiments(runs), strict=True))
-    return styles_of([*named, *((name, name) for name in others)])
+    return styles_of([*named, *((name, name) for name in all_short(others))])
 
 
 def styles_of(named: Sequence[tuple[str, str]]) -> list[Style]:

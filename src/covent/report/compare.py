@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from covent.logs.run_folder import END_STEPS, entropies
 from covent.report.accuracy import Difference, last_test, measures, paired_difference, same_test_problems
 from covent.report.experiments import experiments, unlike
+from covent.report.names import short
 from covent.report.summary import method
 from covent.store.reader import Run
 
@@ -39,15 +40,16 @@ class Comparison(BaseModel):
 def labels(runs: Sequence[Run]) -> list[str]:
     """One label for each run, unique and the same everywhere: the name alone where it is, else that of the experiment.
 
-    Runs of one experiment are told apart by the seed, else by the folder.
+    Runs of one experiment are told apart by the seed, else by the folder. Long names are cut.
     """
-    named = list(zip(experiments(runs), runs, strict=True))
+    names = [short(name) for name in experiments(runs)]
+    folders = [short(run.folder.name) for run in runs]
     ways = [
-        [run.name for run in runs],
-        [name for name, _ in named],
-        [name if run.seed is None else f"{name} · seed {run.seed}" for name, run in named],
-        [f"{name} · {run.folder.name}" for name, run in named],
-        [f"{name} · {run.folder.name} ({number})" for number, (name, run) in enumerate(named, start=1)],
+        [short(run.name) for run in runs],
+        names,
+        [name if run.seed is None else f"{name} · seed {run.seed}" for name, run in zip(names, runs, strict=True)],
+        [f"{name} · {folder}" for name, folder in zip(names, folders, strict=True)],
+        [f"{name} · {folder} ({place})" for place, (name, folder) in enumerate(zip(names, folders, strict=True), 1)],
     ]
     return [next(way[place] for way in ways if way.count(way[place]) == 1) for place in range(len(runs))]
 

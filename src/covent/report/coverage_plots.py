@@ -22,6 +22,10 @@ class Crossover(BaseModel):
 
     k: int | None
     """The smallest k at which the start policy is ahead and not behind at any larger k; None if there is none."""
+    least: float
+    """Trained minus start at the k where that is smallest."""
+    most: float
+    """The same at the k where it is largest."""
     largest_k: int
     at_largest: Difference | None
     """Trained minus start at the largest k, paired by problem."""
@@ -47,10 +51,13 @@ def crossover(run: Run) -> Crossover | None:
         return None
     largest = min(start.num_samples, end.num_samples)
     before, after = pass_at_every_k(start)[:largest], pass_at_every_k(end)[:largest]
-    ahead = [b - a for b, a in zip(before, after, strict=True)]
+    # Sums in another order differ in their last bits.
+    ahead = [round(b - a, 12) for b, a in zip(before, after, strict=True)]
     first = next((place for place in range(largest) if ahead[place] > 0 and min(ahead[place:]) >= 0), None)
     return Crossover(
         k=None if first is None else first + 1,
+        least=-max(ahead),
+        most=-min(ahead),
         largest_k=largest,
         at_largest=paired_difference(end, start, f"pass@{largest}"),
     )
@@ -106,7 +113,15 @@ def _told(run: Run, style: Style) -> list[str]:
         return []
     paired = "" if found.at_largest is None else f" (paired at k = {found.largest_k}: {n.difference(found.at_largest)})"
     if found.k is None:
-        return [f"{style.label}: ahead of its start at every k{paired}."]
+        return [f"{style.label}: {_without_crossover(found)}{paired}."]
     shown = found.at_largest is not None and found.at_largest.shown
     doubt = "" if shown else ", though the interval at the largest k holds 0"
     return [f"{style.label}: its start is ahead from k = {found.k} on{paired}{doubt}."]
+
+
+def _without_crossover(found: Crossover) -> str:
+    if found.least > 0:
+        return "ahead of its start at every k"
+    if found.least < 0:
+        return "behind its start at some k, and ahead of it at the largest"
+    return "never behind its start" if found.most > 0 else "no difference from its start at any k"

@@ -13,9 +13,9 @@ import hashlib
 import html
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from covent import __version__
 from covent.errors import ConfigError
+from covent.logs.explain import Explanation
 from covent.logs.phrases import typographic
 from covent.logs.series import LogSeries
 from covent.report import numbers as n
@@ -35,7 +36,8 @@ from covent.report.compare import comparisons
 from covent.report.experiments import SAME
 from covent.report.law_plots import FRACTIONS, prefixes, slider_data
 from covent.report.methods import methods, repeated
-from covent.report.phases import Fate, fate, fate_of
+from covent.report.names import short
+from covent.report.phases import are_steps_lost, fate_of_subject
 from covent.report.sections import missing_rows, sections
 from covent.report.settings import differing, flat, nested, scalar
 from covent.report.subject import Subject, subjects
@@ -119,7 +121,7 @@ def page_of(shown: Sequence[Subject], *, reload_s: int | None = None, left_out: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"unbroken": _unbroken, "isolated": isolated}
+    environment.filters |= {"unbroken": _unbroken, "isolated": partial(isolated, titles=_titles(shown))}
     return environment.get_template("page.html.j2").render(
         version=__version__,
         reload_s=reload_s,
@@ -166,16 +168,18 @@ def _words(shown: Sequence[Subject], left_out: Sequence[str]) -> dict[str, Any]:
         if over is not None
         else headline(own_names, own_summaries, found)
         if own_names
-        else " ".join(typographic(each.findings[0].text) for each in told[:3])
+        else _lead_of_logs(told)
     )
     return {
         "title": " · ".join(each.label for each in shown),
         "verdict": verdict(
-            [each.label for each in counted], [_fate(each) for each in counted], [each.experiment for each in counted]
+            [each.label for each in counted],
+            [fate_of_subject(each) for each in counted],
+            [each.experiment for each in counted],
         ),
         "methods": over,
         "headline": lead,
-        "banners": [*map(isolated, left_out), *_banners(names, summaries), *_twice(shown)],
+        "banners": [*map(isolated, left_out), *_banners(names, summaries, _titles(shown)), *_twice(shown)],
         "verdicts": [(each.style, answers(each)) for each in shown],
         "glance_columns": columns,
         "glance": rows if len(shown) > 1 or names else [],
@@ -206,14 +210,10 @@ def _folders(shown: Sequence[Subject]) -> tuple[list[str], list[Run], list[RunSu
     return [label for label, _, _ in found], [run for _, run, _ in found], [summary for _, _, summary in found]
 
 
-def _fate(subject: Subject) -> Fate | None:
-    """What became of its entropy; of a run also where it has no point of the law."""
-    if subject.summary is not None:
-        entropy = subject.summary.entropy
-        return None if entropy is None else fate_of(entropy, subject.summary.num_steps)
-    if subject.told is None or subject.points is None:
-        return None
-    return fate(subject.told.phase, subject.told.entropy_spent_frac, len(subject.points.entropies))
+def _lead_of_logs(told: Sequence[Explanation]) -> str:
+    """Of one log its entropy and its accuracy; of several the entropies of the first three."""
+    found = told[0].findings[:2] if len(told) == 1 else [each.findings[0] for each in told[:3]]
+    return " ".join(typographic(finding.text) for finding in found)
 
 
 def _run_card(runs: Sequence[Run]) -> dict[str, Any]:
@@ -269,9 +269,22 @@ def safe_json(data: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
 
-def isolated(text: str) -> Markup:
-    """Text from a run as an element of its own: whatever its script, what stands beside it keeps its order."""
-    return Markup("<bdi>{}</bdi>").format(visible(text))
+def isolated(text: str, titles: Mapping[str, str] | None = None) -> Markup:
+    """Text from a run as an element of its own: whatever its script, what stands beside it keeps its order.
+
+    Args:
+        text: to show.
+        titles: by label the whole name that it shortens, which is shown to those who point at it.
+    """
+    whole = (titles or {}).get(text)
+    if whole is None:
+        return Markup("<bdi>{}</bdi>").format(visible(text))
+    return Markup('<bdi title="{}">{}</bdi>').format(visible(whole), visible(text))
+
+
+def _titles(shown: Sequence[Subject]) -> dict[str, str]:
+    """Whole names by label, of those that are shortened."""
+    return {each.label: each.name for each in shown if short(each.name) != each.name}
 
 
 def _unbroken(text: str) -> str:
@@ -280,22 +293,23 @@ def _unbroken(text: str) -> str:
     return Markup(unbroken) if isinstance(text, Markup) else unbroken  # noqa: S704 - only spaces were replaced
 
 
-def _banners(names: Sequence[str], summaries: Sequence[RunSummary]) -> list[Markup]:
+def _banners(names: Sequence[str], summaries: Sequence[RunSummary], titles: Mapping[str, str]) -> list[Markup]:
     lines = []
 
     def say(sentence: str, *texts: str) -> None:
-        lines.append(escape(sentence).format(*map(isolated, texts)))
+        lines.append(escape(sentence).format(*(isolated(text, titles) for text in texts)))
 
     for name, summary in zip(names, summaries, strict=True):
         status = summary.status
         if status.state in PROBLEM_STATES:
             state = "is not finished" if status.state == "running" else f"was {status.state}"
             state = "failed" if status.state == "failed" else state
-            sentence = f"{{}} {state} after {summary.num_steps} of {status.num_steps} rollout steps"
+            made = max(summary.num_steps, status.step)
+            sentence = f"{{}} {state} after {made} of {status.num_steps} rollout steps"
             say(f"{sentence}: {{}}." if status.message else f"{sentence}.", name, status.message)
         elif summary.main_law.fit is None and summary.num_steps:
             say("{} has no law: {}", name, summary.main_law.reason or "")
-        if not summary.num_steps:
+        if not summary.num_steps and not are_steps_lost(summary):
             say("{} has no rollout step yet.", name)
         for note in [*summary.notes, *(sentence for found in summary.gaps.values() for sentence in found)]:
             say("{}: {}", name, note)

@@ -12,6 +12,7 @@ from covent.logs.run_folder import run_series
 from covent.logs.series import LogSeries
 from covent.report.chart import Style, styles
 from covent.report.experiments import experiments
+from covent.report.names import all_short
 from covent.report.summary import RunSummary, summarise
 from covent.store.reader import Run
 
@@ -37,6 +38,13 @@ class Subject:
         return self.style.label
 
     @property
+    def name(self) -> str:
+        """Its whole name, which the label may shorten."""
+        if self.run is not None:
+            return self.run.name
+        return "" if self.points is None else self.points.label or self.points.name
+
+    @property
     def scale(self) -> float:
         """What accuracies of `points` are divided by to be fractions."""
         return 1.0 if self.points is None else FULL_MARKS[self.points.unit]
@@ -49,7 +57,7 @@ def subjects(runs: Sequence[Run], logs: Sequence[LogSeries] = ()) -> list[Subjec
         FitError: the points of a log are no accuracies and entropies.
     """
     looks = styles(runs, [log.label or log.name for log in logs])
-    named = experiments(runs)
+    named = all_short(experiments(runs))
     found = [_of_run(look, run, name) for look, run, name in zip(looks, runs, named, strict=False)]
     for look, log in zip(looks[len(runs) :], logs, strict=True):
         fit = fit_result(log)

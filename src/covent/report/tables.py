@@ -122,13 +122,13 @@ def _glance_row(label: str, summary: RunSummary) -> list[str]:
 def short_ceiling(law: FitResult) -> str:
     """A ceiling in a cell: the number only where the points determine one, marked where it is not to be relied on.
 
-    `*` above 100 %; `†` a rival fits clearly better; `‡` a ceiling of the training reward.
+    `*` an impossible one; `†` a rival fits clearly better; `‡` a ceiling of the training reward.
     """
     if not law.identified:
         return "not identified"
-    return (
-        f"{n.percent(_fraction(law))}{'' if law.is_possible else ' *'}{' †' if law.is_beaten else ''}{_of_reward(law)}"
-    )
+    if not law.is_possible:
+        return f"not determined *{_of_reward(law)}"
+    return f"{n.percent(_fraction(law))}{' †' if law.is_beaten else ''}{_of_reward(law)}"
 
 
 def _of_reward(law: FitResult) -> str:
@@ -138,9 +138,10 @@ def _of_reward(law: FitResult) -> str:
 def ceiling_marks(laws: Sequence[FitResult]) -> list[str]:
     """What the marks of `short_ceiling` mean, as far as these laws carry them."""
     shown = [law for law in laws if law.identified]
+    possible = [law for law in shown if law.is_possible]
     marks = {
-        "* above 100 %: impossible; the points do not fix the ceiling": any(not law.is_possible for law in shown),
-        "† another curve fits clearly better: do not rely on this ceiling": any(law.is_beaten for law in shown),
+        "* above 100 %: impossible; the points do not fix the ceiling": len(possible) < len(shown),
+        "† another curve fits clearly better: do not rely on this ceiling": any(law.is_beaten for law in possible),
         "‡ of the training reward, for want of validation accuracy": any(_of_reward(law) for law in shown),
         "not identified: no ceiling can be read off; the report says why": len(shown) < len(laws),
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from covent.law.series import in_percent
 from covent.logs.explain import Explanation
 from covent.logs.join import EDGE_FRAC
 from covent.logs.phrases import typographic
 from covent.logs.results import FitResult
-from covent.logs.run_folder import END_STEPS, TRAINING_REWARD
+from covent.logs.run_folder import END_STEPS, TRAINING_REWARD, entropies
 from covent.report import numbers as n
-from covent.report.phases import fate
+from covent.report.phases import are_steps_lost, fate_of_subject
 from covent.report.subject import Subject
 
 RESTS_ON = {
@@ -47,11 +48,41 @@ def answers(subject: Subject) -> list[Answer]:
     """The lines for one run; fewer where something is not known."""
     told, law = subject.told, subject.fit
     if told is None or law is None:
+        found = [_phase(subject), _accuracy(subject), *_without_law(subject)]
+    else:
+        found = [_phase(subject), _accuracy(subject), _spent(subject, told), _ceiling(law), _next(told, law)]
+    return [_doubted(answer, subject) for answer in found if answer is not None]
+
+
+def _without_law(subject: Subject) -> list[Answer]:
+    """What a run without a point of the law still says."""
+    summary = subject.summary
+    if summary is None or summary.entropy is None:
         return []
-    accuracy = _accuracy(subject)
-    between = [] if accuracy is None else [accuracy]
-    found = [_phase(subject, told), *between, _spent(subject, told), _ceiling(law), _next(told, law)]
-    return [_doubted(answer, subject) for answer in found]
+    reason = f"There is no law: {summary.main_law.reason}"
+    none = Answer("Ceiling", "Not identified", reason, "none", "no number")
+    entropy = summary.entropy
+    spent = 0.0 if entropy.ratio is None else 1 - entropy.ratio
+    return [_spent_from(entropy.first, entropy.last, spent, entropy.definition), none]
+
+
+def _spent_from(first: float, last: float, spent_frac: float, definition: str, *, of_log: bool = False) -> Answer:
+    verb = "spent" if spent_frac >= 0 else "gained"
+    edge = n.percent(EDGE_FRAC, 0)
+    ends = f"means of the first and the last {edge} of the steps" if of_log else f"mean of the last {END_STEPS} steps"
+    known = _is_known(definition)
+    return Answer(
+        "Entropy spent",
+        f"{n.share(abs(spent_frac))} {verb}",
+        f"From {n.plain(first)} to {n.nats(last)} ({ends}).",
+        "high" if known else "medium",
+        definition if known else f"the log does not say all of its definition: {definition}",
+    )
+
+
+def _is_known(definition: str) -> bool:
+    """Whether it is said in full which entropy this is; a run folder says it always."""
+    return "?" not in definition
 
 
 def _doubted(answer: Answer, subject: Subject) -> Answer:
@@ -68,9 +99,13 @@ def _doubted(answer: Answer, subject: Subject) -> Answer:
     return replace(answer, confidence="low", why=f"rows are missing in {' and '.join(missing)}.jsonl")
 
 
-def _phase(subject: Subject, told: Explanation) -> Answer:
-    steps = 0 if subject.points is None else len(subject.points.entropies)
-    words = fate(told.phase, told.entropy_spent_frac, steps)
+def _phase(subject: Subject) -> Answer | None:
+    words = fate_of_subject(subject)
+    if words is None:
+        return None
+    if subject.summary is not None and are_steps_lost(subject.summary):
+        return Answer("Phase", words.name, f"{words.rule[:1].upper()}{words.rule[1:]}.", "none", "no entropy is there")
+    steps = _num_entropies(subject)
     few = steps < FEW_STEPS
     return Answer(
         "Phase",
@@ -81,8 +116,16 @@ def _phase(subject: Subject, told: Explanation) -> Answer:
     )
 
 
+def _num_entropies(subject: Subject) -> int:
+    if subject.points is not None:
+        return len(subject.points.entropies)
+    return 0 if subject.run is None else len(entropies(subject.run)[0])
+
+
 def _accuracy(subject: Subject) -> Answer | None:
-    """Sampled accuracy on test problems before and after; None for a run without both."""
+    """Sampled accuracy on test problems before and after, of a log what it logged; None for a run without both."""
+    if subject.run is None and subject.told is not None:
+        return _logged_accuracy(subject.told)
     changes = [] if subject.summary is None else subject.summary.accuracy
     change = next((c for c in changes if c.split == "test" and c.measure.startswith("avg")), None)
     if change is None or change.start is None or change.end is None:
@@ -96,17 +139,25 @@ def _accuracy(subject: Subject) -> Answer | None:
     return Answer("Accuracy", ends, reason, "high" if clear else "low", why)
 
 
-def _spent(subject: Subject, told: Explanation) -> Answer:
-    share = told.entropy_spent_frac
-    known = subject.run is not None or "?" not in told.entropy_definition
-    verb = "spent" if share >= 0 else "gained"
-    ends = f"mean of the last {END_STEPS} steps" if subject.run is not None else f"means of {n.percent(EDGE_FRAC, 0)}"
+def _logged_accuracy(told: Explanation) -> Answer:
+    ends = [in_percent(value, told.unit) for value in (told.accuracy_start, told.accuracy_end)]
+    edge = n.percent(EDGE_FRAC, 0)
     return Answer(
-        "Entropy spent",
-        f"{n.share(abs(share))} {verb}",
-        f"From {n.plain(told.entropy_start)} to {n.nats(told.entropy_end)} ({ends}).",
-        "high" if known else "medium",
-        told.entropy_definition if known else f"the log does not say all of its definition: {told.entropy_definition}",
+        "Accuracy",
+        typographic(" → ".join(ends)),
+        f"{told.metric}, means of the first and the last {edge} of {told.n} points.",
+        "medium",
+        "as logged, without an interval: the log has no answers to single problems",
+    )
+
+
+def _spent(subject: Subject, told: Explanation) -> Answer:
+    return _spent_from(
+        told.entropy_start,
+        told.entropy_end,
+        told.entropy_spent_frac,
+        told.entropy_definition,
+        of_log=subject.run is None,
     )
 
 
@@ -126,6 +177,8 @@ def _ceiling(law: FitResult) -> Answer:
         why = "entropy was under control, where the law is no limit" if controlled else "a wide interval"
         return Answer("Ceiling", n.ceiling(law), f"The law at zero entropy. {doubt}".strip(), "medium", why)
     reason = f"The law at zero entropy. {of}".strip()
+    if not _is_known(law.entropy_definition):
+        return Answer("Ceiling", n.ceiling(law), reason, "medium", "the log does not say which entropy it holds")
     return Answer("Ceiling", n.ceiling(law), reason, "high", "identified, possible, no rival better")
 
 

@@ -157,11 +157,14 @@ def _named(names: Sequence[str], num_runs: int) -> str:
 
 def _short(label: str, summary: RunSummary) -> str:
     entropy = summary.entropy
-    if entropy is None or entropy.ratio is None:
+    told = fate_of(summary)
+    if told is None:
         return ""
+    if entropy is None or entropy.ratio is None:
+        return f"{label}: entropy {told.verb}."
     left = n.factor(entropy.ratio) if entropy.ratio > ROSE else n.share(entropy.ratio)
     change = f"from {n.plain(entropy.first)} to {n.nats(entropy.last)}, {left} of its start"
-    return f"{label}: entropy went {change}; it {fate_of(entropy, summary.num_steps).verb}."
+    return f"{label}: entropy went {change}; it {told.verb}."
 
 
 def _ended(summary: RunSummary) -> Finding | None:
@@ -172,7 +175,8 @@ def _ended(summary: RunSummary) -> Finding | None:
     how = {"running": "is still running, or was killed,", "interrupted": "was interrupted"}.get(status.state, "failed")
     return Finding(
         "Not a whole run",
-        f"The run {how}{why} after {summary.num_steps} of {status.num_steps} rollout steps; all here is about those.",
+        f"The run {how}{why} after {max(summary.num_steps, status.step)} of {status.num_steps} rollout steps; all here"
+        " is about those.",
         "caution",
     )
 
@@ -188,14 +192,14 @@ def _missing(summary: RunSummary) -> Finding | None:
 
 def _entropy(summary: RunSummary) -> Finding | None:
     entropy = summary.entropy
-    if entropy is None or entropy.ratio is None:
+    told = fate_of(summary)
+    if entropy is None or entropy.ratio is None or told is None:
         return None
     steps = min(END_STEPS, summary.num_steps)
     text = (
         f"Policy entropy went from {n.plain(entropy.first)} to {n.nats(entropy.last)} (mean of the last {steps}"
         f" steps): {n.share(entropy.ratio)} of its start is left"
     )
-    told = fate_of(entropy, summary.num_steps)
     text += f". It {told.verb}: {told.rule}."
     text += "" if entropy.half_life is None else f" Half of it was gone by rollout step {entropy.half_life}."
     return Finding("Entropy", text, "caution" if entropy.ratio < COLLAPSED or entropy.ratio > ROSE else "plain")

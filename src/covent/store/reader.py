@@ -347,7 +347,11 @@ def _disagreements(status: Status, steps: list[StepRow], faults: list[FaultRow])
     # A run writes the row first: killed in between, its row is one ahead.
     ahead = 0 if status.state == "finished" else 1
     if not status.step <= done <= status.step + ahead:
-        rows = f"end at step {done - 1}; the rest is missing" if told else "are missing"
+        rows = "are missing"
+        if told:
+            rows = f"end at step {done - 1}; the rest is missing"
+        if done > status.step:
+            rows = f"go on to step {done - 1}: status.json is behind them"
         notes.append(
             f"status.json says {status.state} after {status.step} rollout steps; the rows of steps.jsonl {rows}."
         )

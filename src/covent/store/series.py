@@ -86,8 +86,11 @@ def _evaluation_interval(run: Run) -> int:
     section = run.header.config.get("evaluation")
     every = section.get("every") if isinstance(section, dict) else None
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        if run.is_header_lost and every is None:
+            raise StoreError("No file says evaluation.every, which sets the blocks of the law.")
         raise StoreError(
             f"{run.folder / 'run.json'} has no usable setting evaluation.every (found {every!r}); it must be a whole"
-            f" number of at least 1, as it sets the blocks of the law. Give the window of the blocks instead."
+            f" number of at least 1, as it sets the blocks of the law. covent explain and covent fit take their width"
+            f" as --window instead."
         )
     return every
