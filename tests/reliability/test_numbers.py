@@ -227,6 +227,9 @@ def test_one_reward_too_large_is_left_out_named_and_counted(
     assert [row.step for row in run.steps if row.reward.value is None] == [STEP]
     assert [(row.step, row.num_not_applied) for row in run.steps if row.num_updates == 0] == [(STEP, 1)]
     assert sum(row.num_not_applied for row in run.steps) == 1
+    assert run.gaps == {}, "a fault that is kept is not called missing"
+    (run.folder / "faults.jsonl").write_text("")
+    assert "0 of the 1 optimizer steps" in read_run(run.folder).gaps["faults"][0]
     assert any("not applied" in note for note in run.notes)
 
 

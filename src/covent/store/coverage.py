@@ -129,7 +129,10 @@ def _attributions(run: Run) -> str:
 
 
 def _faults(run: Run) -> str:
-    told, held = sum(row.num_not_applied for row in run.steps), sum(row.update is not None for row in run.faults)
+    """A rollout that was left out as a whole counts where it has a row, as one with a bad reward has."""
+    rows = {row.step for row in run.steps}
+    told = sum(row.num_not_applied for row in run.steps)
+    held = sum(row.update is not None or row.step in rows for row in run.faults)
     if held >= told:
         return ""
     return f"faults.jsonl holds {held} of the {told} optimizer steps that were not applied."
