@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,6 @@ from covent.errors import StoreError
 from covent.report.page import page
 from covent.store.reader import read_run
 from covent.store.schema import FaultRow
-from tests.support.synthetic import write_run
-
-STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("whole") / "run", "clip_cov", num_steps=STEPS)
-
-
-@pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "run")
 
 
 def put(path: Path, line: int, field: str, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,7 @@ from covent.errors import MissingPathError, StoreError
 from covent.store.reader import Run, read_run
 from covent.store.salvage import salvaged_run
 from covent.store.schema import ROW_FILES
-from tests.support.synthetic import write_run
-
-STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("whole") / "run", "clip_cov", num_steps=STEPS)
-
-
-@pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "run")
+from tests.store.conftest import STEPS
 
 
 def rows(run: Run) -> dict[str, list[object]]:
